@@ -1,0 +1,52 @@
+"""Who is calling: an app, by its key."""
+
+from typing import cast
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from rest_framework import authentication, exceptions
+from rest_framework.request import Request
+
+from smsportal.models import ApiKey, User
+
+# One sentence for a missing, wrong, expired or revoked key, so that nobody learns which it was.
+REFUSED = "Give a valid API key: Authorization: Bearer <key>."
+
+
+class ApiKeyAuthentication(authentication.BaseAuthentication):
+    """`Authorization: Bearer <key>`. A key anywhere in the address is refused: addresses end up in logs."""
+
+    def authenticate(self, request: Request) -> tuple[User, ApiKey] | None:
+        if any(value.startswith(ApiKey.PREFIX) for values in request.query_params.lists() for value in values[1]):
+            raise exceptions.AuthenticationFailed(REFUSED)
+        header = request.META.get("HTTP_AUTHORIZATION")
+        if header is None:
+            return None
+        scheme, _, secret = header.partition(" ")
+        if scheme.lower() != "bearer":
+            raise exceptions.AuthenticationFailed(REFUSED)
+        key = ApiKey.objects.usable().select_related("user").filter(digest=ApiKey.digest_of(secret.strip())).first()
+        if key is None:
+            raise exceptions.AuthenticationFailed(REFUSED)
+        key.note_use()
+        return key.user, key
+
+    def authenticate_header(self, request: Request) -> str:
+        return 'Bearer realm="api"'
+
+
+class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    target_class = ApiKeyAuthentication
+    name = "apiKey"
+
+    def get_security_definition(self, auto_schema: object) -> dict[str, str]:
+        return {"type": "http", "scheme": "bearer"}
+
+
+def caller(request: Request) -> User:
+    """The user of an authenticated request."""
+    return cast(User, request.user)  # IsAuthenticated has let nobody else in
+
+
+def may_act_for_others(request: Request) -> bool:
+    """Whether the caller came with a key that may send and read for any user."""
+    return isinstance(request.auth, ApiKey) and request.auth.may_act_for_others

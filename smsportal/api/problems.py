@@ -1,0 +1,168 @@
+"""Every error below /api/ as `application/problem+json` (RFC 9457), whichever layer it comes from."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, JsonResponse
+from django.http.response import HttpResponseBase
+from rest_framework import exceptions
+from rest_framework.response import Response
+from rest_framework.views import set_rollback
+
+from smsportal.api.serializers import money_number
+from smsportal.exceptions import DomainError
+
+logger = logging.getLogger(__name__)
+
+CONTENT_TYPE = "application/problem+json"
+RETRY_SECONDS = 2
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One code of the API: its status, its title and what the caller does about it."""
+
+    status: int
+    title: str
+    advice: str
+
+
+KINDS = {
+    "invalid": Kind(400, "Invalid input", "Mend the fields named in `errors`. Nothing was logged, held or sent."),
+    "unauthorized": Kind(401, "Not authenticated", "Send `Authorization: Bearer <key>` with a key that is in force."),
+    "insufficient_balance": Kind(402, "Insufficient balance", "Top up, then resend the entry given in `outbox`."),
+    "forbidden": Kind(403, "Forbidden", "This caller may not do that."),
+    "acting_for_others_not_allowed": Kind(
+        403, "Acting for others not allowed", "Leave `userId` out, or use a key that may act for other users."
+    ),
+    "sender_id_not_allowed": Kind(403, "Sender ID not allowed", "Use a sender ID that is yours."),
+    "not_found": Kind(404, "Not found", "There is no such thing, or it is not yours."),
+    "method_not_allowed": Kind(405, "Method not allowed", "Use one of the methods in `Allow`."),
+    "in_flight": Kind(409, "In flight", "The first request with this key is not done; ask again in a moment."),
+    "not_failed": Kind(409, "Not failed", "Only a failed message is sent again; see `outbox` and `outcome`."),
+    "retry_limit_reached": Kind(409, "Retry limit reached", "The message was sent again as often as is allowed."),
+    "not_cancellable": Kind(409, "Not cancellable", "A provider may have the message already; see `outbox`."),
+    "body_too_large": Kind(413, "Body too large", "Send less."),
+    "unsupported_media_type": Kind(415, "Unsupported media type", "Send `application/json` in UTF-8."),
+    "no_price": Kind(422, "No price", "There is no price for this destination; ask the operator for one."),
+    "max_total_cost_exceeded": Kind(422, "Maximum cost exceeded", "Shorten the message or raise `maxTotalCost`."),
+    "too_many_segments": Kind(422, "Too many segments", "Shorten the message."),
+    "idempotency_key_reused": Kind(422, "Idempotency key reused", "Use a new key for a new request."),
+    "throttled": Kind(429, "Too many requests", "Wait for as long as `Retry-After` says."),
+    "internal_error": Kind(500, "Internal error", "Not your fault. Repeat with the same `Idempotency-Key`."),
+    "unavailable": Kind(503, "Unavailable", "Repeat with the same `Idempotency-Key` after `Retry-After` seconds."),
+}
+# What an error that knows only its HTTP status is called.
+CODE_OF_STATUS = {kind.status: code for code, kind in reversed(KINDS.items())} | {409: "in_flight", 422: "invalid"}
+
+
+def problem(code: str, detail: str | None = None, **members: Any) -> dict[str, Any]:
+    """The body of a problem: `code` from KINDS, `detail` a sentence about this very case, members beside them."""
+    kind = KINDS[code]
+    return {
+        "type": f"/api/errors#{code}",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": detail or kind.advice,
+        "code": code,
+        **{name: money_number(value) if isinstance(value, Decimal) else value for name, value in members.items()},
+    }
+
+
+def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
+    """Answer an error of a view; None for one that is nobody's to answer, which becomes a 500."""
+    headers: dict[str, str] = {}
+    match error:
+        case DomainError():
+            body = problem(error.code, error.message, **error.members)
+        case exceptions.ValidationError():
+            body = problem("invalid", errors=list(_field_errors(error.get_full_details())))
+        case OperationalError() | InterfaceError():
+            logger.error("database unavailable: %s", type(error.__cause__ or error).__name__)
+            body, headers = problem("unavailable"), {"Retry-After": str(RETRY_SECONDS)}
+        case Http404():
+            body = problem("not_found")
+        case PermissionDenied():
+            body = problem("forbidden")
+        case exceptions.APIException():
+            body, headers = _api_problem(error)
+        case _:
+            return None
+    set_rollback()
+    return Response(body, status=body["status"], headers=headers, content_type=CONTENT_TYPE)
+
+
+def _api_problem(error: exceptions.APIException) -> tuple[dict[str, Any], dict[str, str]]:
+    headers = {}
+    if authenticate := getattr(error, "auth_header", None):
+        headers["WWW-Authenticate"] = authenticate
+    if wait := getattr(error, "wait", None):
+        headers["Retry-After"] = str(int(wait) + 1)
+    code = CODE_OF_STATUS.get(error.status_code, "internal_error")
+    # Of all the reasons not to know a caller, none is told.
+    detail = None if code == "unauthorized" else str(error.detail)
+    if code == "invalid":
+        return problem(code, detail, errors=[]), headers
+    return problem(code, detail), headers
+
+
+def _field_errors(details: Any, field: str = "") -> Iterator[dict[str, str]]:
+    """Flatten DRF's nested details into {"field", "code", "message"}; a path's parts are joined by dots."""
+    match details:
+        case {"message": str(message), "code": str(code)}:
+            yield {"field": field, "code": code, "message": message}
+        case dict():
+            for name, inner in details.items():
+                own = "" if name == "non_field_errors" else str(name)
+                yield from _field_errors(inner, f"{field}.{own}".strip("."))
+        case list():
+            for inner in details:
+                yield from _field_errors(inner, field)
+
+
+class ProblemMiddleware:
+    """Rewrites what never reached a view, or broke outside one: Django's own HTML for 400, 404, 405, 413, 500."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        response = self.get_response(request)
+        ours = request.path.startswith("/api/")
+        if not ours or response.status_code < 400 or response.headers.get("Content-Type") == CONTENT_TYPE:
+            return response
+        code = CODE_OF_STATUS.get(response.status_code, "internal_error")
+        answer = problem_response(code)
+        for header in ("Allow", "Retry-After", "WWW-Authenticate"):
+            if header in response.headers:
+                answer[header] = response.headers[header]
+        return answer
+
+
+def problem_response(code: str) -> JsonResponse:
+    """A problem without DRF, for what is refused before it reaches a view."""
+    body = problem(code, errors=[]) if code == "invalid" else problem(code)
+    response = JsonResponse(body, status=KINDS[code].status, content_type=CONTENT_TYPE)
+    if code == "unavailable":
+        response["Retry-After"] = str(RETRY_SECONDS)
+    return response
+
+
+def server_error(request: HttpRequest) -> HttpResponseBase:
+    """handler500: a database that is down is a 503 that says when to come back, everything else a 500."""
+    from django.views.defaults import server_error as html_server_error
+
+    down = isinstance(sys.exc_info()[1], OperationalError | InterfaceError)
+    if request.path.startswith("/api/"):
+        return problem_response("unavailable" if down else "internal_error")
+    response = html_server_error(request)
+    if down:
+        response.status_code = 503
+        response["Retry-After"] = str(RETRY_SECONDS)
+    return response

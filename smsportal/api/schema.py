@@ -1,0 +1,43 @@
+"""How errors are described in the OpenAPI document: the same table that answers them."""
+
+from collections import defaultdict
+from typing import Any
+
+from drf_spectacular.utils import OpenApiResponse
+from rest_framework import serializers
+
+from smsportal.api.problems import CONTENT_TYPE, KINDS
+
+
+class FieldErrorSerializer(serializers.Serializer):
+    field = serializers.CharField(help_text="Name of the field; empty when the body as a whole is at fault.")
+    code = serializers.CharField(help_text="A stable word.")
+    message = serializers.CharField(help_text="A sentence for a person.")
+
+
+class ProblemSerializer(serializers.Serializer):
+    """RFC 9457. Some codes have further members; /api/errors lists all codes."""
+
+    type = serializers.CharField(help_text="Where the code is explained.")
+    title = serializers.CharField()
+    status = serializers.IntegerField(help_text="The HTTP status.")
+    detail = serializers.CharField(help_text="A sentence about this very case.")
+    code = serializers.ChoiceField(choices=list(KINDS))
+    errors = FieldErrorSerializer(  # type: ignore[assignment]  # a member of that name, as RFC 9457 suggests
+        many=True, required=False, help_text="With `invalid`: what is wrong, field by field."
+    )
+
+
+# What any call with a key may meet.
+COMMON = ("unauthorized", "forbidden", "method_not_allowed", "throttled", "internal_error", "unavailable")
+
+
+def problems(*codes: str) -> dict[tuple[int, str], Any]:
+    """Responses for `codes` and for COMMON, by status, each with what it means."""
+    by_status = defaultdict(list)
+    for code in (*codes, *COMMON):
+        by_status[KINDS[code].status].append(f"`{code}`: {KINDS[code].advice}")
+    return {
+        (status, CONTENT_TYPE): OpenApiResponse(ProblemSerializer, description="\n\n".join(lines))
+        for status, lines in sorted(by_status.items())
+    }

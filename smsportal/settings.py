@@ -1,0 +1,192 @@
+"""Settings, all from the environment; the README lists each variable with its default."""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import environ
+from csp.constants import NONE, SELF
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+env = environ.Env()
+env.read_env(BASE_DIR / ".env")  # what the environment itself says wins
+
+DEBUG = env.bool("DEBUG", default=False)
+# No default: Django refuses to work with an empty key. `demo` and the tests make one of their own.
+SECRET_KEY = env.str("SECRET_KEY", default="")
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[])
+PUBLIC_URL = env.str("PUBLIC_URL", default="http://127.0.0.1:8000").rstrip("/")
+
+INSTALLED_APPS = [
+    "smsportal",
+    "billing",
+    "outbox",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django_filters",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+]
+
+MIDDLEWARE = [
+    "smsportal.api.problems.ProblemMiddleware",  # outermost: no error below /api/ escapes it
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "smsportal.middleware.private_pages",
+]
+
+ROOT_URLCONF = "smsportal.urls"
+WSGI_APPLICATION = "smsportal.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+
+# --- PostgreSQL -------------------------------------------------------------------------------------------------------
+
+
+def _database(pool_size: int) -> dict[str, Any]:
+    database: dict[str, Any] = env.db_url("DATABASE_URL", engine="django.db.backends.postgresql")
+    options = database.setdefault("OPTIONS", {})
+    # A lock that somebody else holds, or a statement that never ends, becomes an error that can be answered.
+    limits = "-c lock_timeout=2s -c statement_timeout=30s -c idle_in_transaction_session_timeout=60s"
+    options["options"] = f"{limits} {options.get('options', '')}".strip()
+    options.setdefault("connect_timeout", 2)
+    if pool_size:
+        options["pool"] = {"min_size": 0, "max_size": pool_size, "timeout": 1.5}
+    return database
+
+
+# Without DATABASE_URL nothing but `demo` can run; Django's own message and outbox.checks say so.
+DATABASES = {"default": _database(env.int("DATABASE_POOL_SIZE", default=16))} if env.str("DATABASE_URL", "") else {}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- people and their browsers ----------------------------------------------------------------------------------------
+AUTH_USER_MODEL = "smsportal.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "outbox:list"
+LOGOUT_REDIRECT_URL = "login"
+
+HTTPS = urlsplit(PUBLIC_URL).scheme == "https"
+SECURE_SSL_REDIRECT = HTTPS
+SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
+# Only behind a proxy that sets or removes the header itself: else anybody could claim to come by HTTPS.
+if env.bool("BEHIND_TLS_PROXY", default=False):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "img-src": [SELF, "data:"],  # Pico and Swagger UI draw their icons from data: addresses
+        "object-src": [NONE],
+        "base-uri": [NONE],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+    }
+}
+
+# --- language and time ------------------------------------------------------------------------------------------------
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+USE_I18N = True
+
+# --- static files -----------------------------------------------------------------------------------------------------
+STATIC_URL = "static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STATIC_ROOT = BASE_DIR / "staticfiles"
+WHITENOISE_USE_FINDERS = env.bool("SERVE_STATIC_FROM_SOURCE", default=DEBUG)  # the demo needs no collectstatic
+
+# --- the API ----------------------------------------------------------------------------------------------------------
+DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024  # bytes; the largest send is far below it
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "smsportal.api.authentication.ApiKeyAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PARSER_CLASSES": ["smsportal.api.parsers.StrictJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "smsportal.api.negotiation.JsonOnly",
+    "DEFAULT_PAGINATION_CLASS": "smsportal.api.pagination.KeysetPagination",
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_METADATA_CLASS": None,
+    "EXCEPTION_HANDLER": "smsportal.api.problems.exception_handler",
+    "URL_FORMAT_OVERRIDE": None,
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "SMS Portal API",
+    "DESCRIPTION": "Send single SMS with prepaid money; look up, explain and resend each of them.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_AUTHENTICATION": [],
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {
+        "OutboxStatus": "outbox.models.Outbox.Status",
+        "ChargeStatus": "outbox.models.Outbox.ChargeStatus",
+        "DeliveryStatus": "outbox.models.Outbox.DeliveryStatus",
+        "AttemptOutcome": "outbox.models.Attempt.Outcome",
+    },
+}
+
+# --- SMS --------------------------------------------------------------------------------------------------------------
+SMS_PROVIDERS: dict[str, dict[str, Any]] = env.json("SMS_PROVIDERS", default={})
+SMS_ROUTES: dict[str, list[str]] = env.json("SMS_ROUTES", default={})  # empty: all providers, in order, for all numbers
+SMS_CURRENCY = env.str("SMS_CURRENCY", default="USD")
+SMS_DEFAULT_REGION = env.str("SMS_DEFAULT_REGION", default="")
+SMS_MAX_RETRIES = env.int("SMS_MAX_RETRIES", default=3)
+SMS_MAX_SEGMENTS = env.int("SMS_MAX_SEGMENTS", default=6)
+SMS_VALIDITY_MINUTES = env.int("SMS_VALIDITY_MINUTES", default=1440)
+SMS_UNKNOWN_AFTER_HOURS = env.int("SMS_UNKNOWN_AFTER_HOURS", default=72)
+SMS_LOW_BALANCE_THRESHOLD = env.str("SMS_LOW_BALANCE_THRESHOLD", default="10")
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
+    # Django's own handler mails the admins with the request's body in it; ours writes one line.
+    "loggers": {"django": {"handlers": [], "propagate": True}},
+}

@@ -1,0 +1,22 @@
+"""All addresses of the site."""
+
+from django.contrib import admin
+from django.contrib.auth.views import LoginView, LogoutView
+from django.urls import include, path
+from django.views.generic import TemplateView
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+
+from smsportal.api.problems import KINDS
+
+handler500 = "smsportal.api.problems.server_error"
+
+urlpatterns = [
+    path("", include("outbox.urls")),
+    path("", include("billing.urls")),
+    path("api/schema", SpectacularAPIView.as_view(), name="schema"),
+    path("api/docs", SpectacularSwaggerSplitView.as_view(), name="docs"),
+    path("api/errors", TemplateView.as_view(template_name="api_errors.html", extra_context={"kinds": KINDS})),
+    path("admin/", admin.site.urls),
+    path("login/", LoginView.as_view(template_name="login.html", redirect_authenticated_user=True), name="login"),
+    path("logout/", LogoutView.as_view(), name="logout"),
+]
