@@ -1,0 +1,31 @@
+"""Why money was not moved."""
+
+from decimal import Decimal
+
+from smsportal.exceptions import DomainError
+
+
+class InsufficientBalance(DomainError):
+    """Less is available than is asked for; nothing was set aside."""
+
+    code = "insufficient_balance"
+
+    def __init__(self, required: Decimal, available: Decimal, currency: str) -> None:
+        super().__init__(
+            f"{required.normalize():f} {currency} is needed and {available.normalize():f} {currency} is available.",
+            required=required,
+            available=available,
+            currency=currency,
+        )
+
+
+class NoPrice(DomainError):
+    """No price in force covers the number."""
+
+    code = "no_price"
+
+
+class AlreadySettled(DomainError):
+    """The hold was captured or released before; it ends only once."""
+
+    code = "already_settled"

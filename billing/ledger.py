@@ -1,0 +1,154 @@
+"""The only writer of money: each function is one line of the ledger and its change of the account, or nothing."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from decimal import Decimal
+
+from django.db import IntegrityError, connection, transaction
+
+from billing.exceptions import AlreadySettled, InsufficientBalance
+from billing.models import Account, Posting
+from smsportal.models import User, uuid7
+
+Kind = Posting.Kind
+# What one unit of each kind does to `balance` and to `held`.
+EFFECT = {
+    Kind.TOP_UP: (1, 0),
+    Kind.ADJUSTMENT: (1, 0),
+    Kind.HOLD: (0, 1),
+    Kind.CAPTURE: (-1, -1),
+    Kind.RELEASE: (0, -1),
+}
+
+
+def account_of(user: User) -> Account:
+    """The user's account, opened empty at first need."""
+    return Account.objects.get_or_create(user=user)[0]
+
+
+def top_up(
+    account: Account, amount: Decimal, *, reason: str, reference: str | None = None, by: User | None = None
+) -> Posting:
+    """Add paid money. amount: Decimal > 0, account currency. reference: the payment's id, used once."""
+    if amount <= 0:
+        raise ValueError("A top-up is more than 0.")
+    return _post(account, Kind.TOP_UP, amount, reference or str(uuid7()), reason, by)
+
+
+def adjust(
+    account: Account, amount: Decimal, *, reason: str, reference: str | None = None, by: User | None = None
+) -> Posting:
+    """Correct the balance by a line of its own. amount: Decimal, not 0; what is taken must be available.
+
+    Raises InsufficientBalance, and changes nothing, when less than `-amount` is available.
+    """
+    if amount == 0:
+        raise ValueError("An adjustment is not 0.")
+    return _post(account, Kind.ADJUSTMENT, amount, reference or str(uuid7()), reason, by)
+
+
+def hold(account: Account, amount: Decimal, reference: str) -> Posting:
+    """Set `amount` aside until capture() or release() settles it.
+
+    amount: Decimal > 0, account currency. reference: the acceptance it pays for, used once.
+    Raises InsufficientBalance, and sets nothing aside, when less than `amount` is available.
+    """
+    return _post(account, Kind.HOLD, amount, reference)
+
+
+def capture(reference: str) -> None:
+    """Take the held money: what it paid for was done. Raises AlreadySettled."""
+    settle(captured=[reference])
+
+
+def release(reference: str) -> None:
+    """Give the held money back. Raises AlreadySettled."""
+    settle(released=[reference])
+
+
+@transaction.atomic
+def settle(captured: Iterable[str] = (), released: Iterable[str] = ()) -> None:
+    """End many holds at once, by their references: one update for each account they belong to.
+
+    Raises AlreadySettled, and settles none, when one of them has ended before.
+    """
+    kinds = dict.fromkeys(captured, Kind.CAPTURE) | dict.fromkeys(released, Kind.RELEASE)
+    holds = Posting.objects.filter(kind=Kind.HOLD, reference__in=kinds).order_by("id")
+    by_account: dict[int, list[Posting]] = defaultdict(list)
+    for found in holds:
+        by_account[found.account_id].append(found)
+    if sum(map(len, by_account.values())) != len(kinds):
+        raise LookupError("A reference names no hold.")
+    for account_id in sorted(by_account):  # the same order for everybody, so that two settlements cannot deadlock
+        _settle_account(account_id, [(hold, kinds[hold.reference]) for hold in by_account[account_id]])
+
+
+def _settle_account(account_id: int, endings: list[tuple[Posting, Kind]]) -> None:
+    """Write the settlements of one account's holds, each with the balance as it stands after it."""
+    balance_change = sum((EFFECT[kind][0] * hold.amount for hold, kind in endings), Decimal(0))
+    held_change = sum((EFFECT[kind][1] * hold.amount for hold, kind in endings), Decimal(0))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE billing_account SET balance = balance + %s, held = held + %s WHERE id = %s RETURNING balance, held",
+            [balance_change, held_change, account_id],
+        )
+        balance, held = cursor.fetchone()
+    balance, held = balance - balance_change, held - held_change
+    postings = []
+    for ended, kind in endings:
+        balance += EFFECT[kind][0] * ended.amount
+        held += EFFECT[kind][1] * ended.amount
+        postings.append(
+            Posting(
+                account_id=account_id,
+                kind=kind,
+                amount=ended.amount,
+                balance_after=balance,
+                held_after=held,
+                settles=ended,
+                reference=ended.reference,
+            )
+        )
+    try:
+        with transaction.atomic():
+            Posting.objects.bulk_create(postings)
+    except IntegrityError as error:
+        raise AlreadySettled("One of these holds was settled before.") from error
+
+
+def _post(
+    account: Account, kind: Kind, amount: Decimal, reference: str, reason: str = "", by: User | None = None
+) -> Posting:
+    """Change the account and write the line, in one statement that does both or, for want of money, neither."""
+    balance_change, held_change = (sign * amount for sign in EFFECT[kind])
+    spent = held_change - balance_change
+    written = Posting.objects.raw(
+        """
+        WITH account AS (
+            UPDATE billing_account SET balance = balance + %(balance)s, held = held + %(held)s
+            WHERE id = %(account)s
+              AND (%(spent)s <= 0 OR balance - held + credit_limit >= %(spent)s)
+            RETURNING balance, held
+        )
+        INSERT INTO billing_posting
+            (account_id, kind, amount, balance_after, held_after, reference, reason, created_by_id)
+        SELECT %(account)s, %(kind)s, %(amount)s, balance, held, %(reference)s, %(reason)s, %(by)s FROM account
+        RETURNING *
+        """,
+        {
+            "account": account.pk,
+            "balance": balance_change,
+            "held": held_change,
+            "spent": spent,
+            "kind": kind.value,
+            "amount": amount,
+            "reference": reference,
+            "reason": reason,
+            "by": by and by.pk,
+        },
+    )
+    posting = next(iter(written), None)
+    if posting is None:
+        account.refresh_from_db()
+        raise InsufficientBalance(spent, account.available(), account.currency)
+    return posting

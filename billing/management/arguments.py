@@ -1,0 +1,38 @@
+"""Arguments of commands, read once for all of them."""
+
+from argparse import ArgumentTypeError
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+
+from django.utils.dateparse import parse_datetime
+
+from smsportal.models import User
+
+
+def user(username: str) -> User:
+    found = User.objects.filter(username=username).first()
+    if found is None:
+        raise ArgumentTypeError(f"there is no user {username!r}")
+    return found
+
+
+def amount(text: str) -> Decimal:
+    """Money with at most 4 decimals and 14 digits."""
+    try:
+        value = Decimal(text)
+        if not value.is_finite() or value != round(value, 4) or abs(value) >= 10**10:
+            raise ArgumentTypeError(f"{text!r} has more than 4 decimals or 14 digits")
+    except InvalidOperation as error:
+        raise ArgumentTypeError(f"{text!r} is not a number") from error
+    return value
+
+
+def instant(text: str) -> datetime:
+    """An ISO 8601 time with its offset."""
+    try:
+        value = parse_datetime(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{text!r}: {error}") from error
+    if value is None or value.tzinfo is None:
+        raise ArgumentTypeError(f"{text!r} is not an ISO 8601 time with an offset, such as 2027-01-01T00:00:00Z")
+    return value
