@@ -1,0 +1,31 @@
+"""Where providers report deliveries: each proves itself in its own way, and gets no more than a yes or a no."""
+
+import logging
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_http_methods
+
+from outbox import receipts
+from outbox.providers import get_provider
+from outbox.providers.base import ReceiptRefused
+from smsportal.api.problems import problem_response
+
+logger = logging.getLogger(__name__)
+
+
+@csrf_exempt
+@require_http_methods(["GET", "POST"])
+def receive(request: HttpRequest, provider: str, token: str) -> HttpResponseBase:
+    """Take one delivery receipt. 204 whether or not it says something new, so that the provider does not repeat it."""
+    if provider not in settings.SMS_PROVIDERS:
+        return problem_response("forbidden")  # as for a wrong token: nobody learns the names of providers
+    try:
+        receipt = get_provider(provider).read_receipt(request, token)
+    except ReceiptRefused as refusal:
+        logger.warning("provider %s: receipt refused: %s", provider, refusal)
+        return problem_response("invalid" if refusal.authentic else "forbidden")
+    receipts.apply(provider, receipt)
+    return HttpResponse(status=204)

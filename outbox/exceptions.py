@@ -1,0 +1,78 @@
+"""Why a message was not accepted, sent again or cancelled."""
+
+from decimal import Decimal
+
+from outbox.models import Outbox
+from smsportal.exceptions import DomainError
+
+
+class SenderIdNotAllowed(DomainError):
+    code = "sender_id_not_allowed"
+
+
+class TooManySegments(DomainError):
+    code = "too_many_segments"
+
+
+class MaxTotalCostExceeded(DomainError):
+    code = "max_total_cost_exceeded"
+
+    def __init__(self, total_cost: Decimal, limit: Decimal, currency: str) -> None:
+        super().__init__(
+            f"The message costs {total_cost.normalize():f} {currency}, more than the {limit.normalize():f} allowed.",
+            totalCost=total_cost,
+            currency=currency,
+        )
+
+
+class AboutEntry(DomainError):
+    """A refusal about a message that is in the outbox; the API shows the entry beside the reason."""
+
+    def __init__(self, message: str, entry: Outbox, **members: object) -> None:
+        super().__init__(message, **members)
+        self.entry = entry
+
+
+class NotPaid(AboutEntry):
+    """The balance does not cover the message. It is in the outbox as failed, and can be sent again."""
+
+    code = "insufficient_balance"
+
+
+class NotFailed(AboutEntry):
+    code = "not_failed"
+
+    def __init__(self, entry: Outbox) -> None:
+        state = "of unknown outcome" if entry.outcome else entry.status
+        super().__init__(f"Only a failed message can be sent again; this one is {state}.", entry, outcome=entry.outcome)
+
+
+class NotCancellable(AboutEntry):
+    code = "not_cancellable"
+
+    def __init__(self, entry: Outbox) -> None:
+        super().__init__("Only a message that still waits for a provider can be cancelled.", entry)
+
+
+class RetryLimitReached(DomainError):
+    code = "retry_limit_reached"
+
+    def __init__(self, entry: Outbox) -> None:
+        super().__init__(
+            f"The message was sent again {entry.retry_count} times, as often as is allowed.",
+            retryCount=entry.retry_count,
+            maxRetries=entry.max_retries,
+        )
+
+
+class InFlight(DomainError):
+    code = "in_flight"
+
+    def __init__(
+        self, message: str = "The first request with this key is not done yet; ask again in a moment."
+    ) -> None:
+        super().__init__(message)
+
+
+class IdempotencyKeyReused(DomainError):
+    code = "idempotency_key_reused"

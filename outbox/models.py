@@ -1,0 +1,227 @@
+"""The outbox: every message that was asked for, whatever became of it, and every attempt to hand it to a provider."""
+
+from typing import Self
+
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from billing.models import Posting
+from smsportal.models import User, uuid7
+
+
+class OutboxQuerySet(models.QuerySet["Outbox"]):
+    def due(self) -> Self:
+        """What a dispatcher should hand over now, the most urgent and then the longest waiting first."""
+        return self.filter(due_at__lte=Now(), expires_at__gt=Now()).order_by("-priority", "due_at")
+
+    def overdue(self) -> Self:
+        """What is still waiting although its time to be sent has passed."""
+        return self.filter(due_at__isnull=False, expires_at__lte=Now())
+
+
+class Outbox(models.Model):
+    """One message: what was asked, what it costs, where it stands. A resend is the same row, tried again.
+
+    A pending row is in one of three places: waiting (`due_at` says for when), in a provider's hands (its last
+    attempt has no outcome yet), or unknown (`outcome`: the provider may have taken it and did not say so).
+    """
+
+    class Status(models.TextChoices):
+        PENDING = "pending"
+        SENT = "sent"
+        FAILED = "failed"
+
+    class Outcome(models.TextChoices):
+        UNKNOWN = "unknown"
+
+    class ChargeStatus(models.TextChoices):
+        NONE = "none"
+        HELD = "held"
+        CHARGED = "charged"
+        RELEASED = "released"
+
+    class DeliveryStatus(models.TextChoices):
+        DELIVERED = "delivered"
+        UNDELIVERED = "undelivered"
+
+    class Priority(models.IntegerChoices):
+        NORMAL = 0
+        HIGH = 1
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    user = models.ForeignKey(User, models.PROTECT, related_name="outbox")
+    recipient = models.CharField(max_length=16)  # E.164
+    text = models.TextField()
+    sender_id = models.CharField(max_length=16, null=True)
+    message_id = models.CharField(max_length=128)  # the caller's own id; ours when the caller gave none
+    message_name = models.CharField(max_length=128, null=True)
+    request_fingerprint = models.CharField(max_length=64, editable=False)  # tells a repeated request from another one
+
+    encoding = models.CharField(max_length=5)  # GSM-7 or UCS-2
+    segments = models.PositiveSmallIntegerField()
+    price_per_segment = models.DecimalField(max_digits=14, decimal_places=4)
+    total_cost = models.DecimalField(max_digits=14, decimal_places=4)
+    currency = models.CharField(max_length=3)
+    charge_status = models.CharField(max_length=8, choices=ChargeStatus, default=ChargeStatus.NONE)
+
+    status = models.CharField(max_length=7, choices=Status, default=Status.PENDING)
+    outcome = models.CharField(max_length=7, choices=Outcome, null=True)
+    delivery_status = models.CharField(max_length=11, choices=DeliveryStatus, null=True)
+    error_code = models.CharField(max_length=40, null=True)
+    error_details = models.TextField(null=True)
+
+    created_at = models.DateTimeField(db_default=Now())
+    scheduled_at = models.DateTimeField(null=True)
+    due_at = models.DateTimeField(null=True)  # when a dispatcher takes it; null when none should
+    expires_at = models.DateTimeField()
+    last_attempt_at = models.DateTimeField(null=True)
+    sent_at = models.DateTimeField(null=True)  # first accepted by a provider
+    delivered_at = models.DateTimeField(null=True)
+
+    retry_count = models.PositiveSmallIntegerField(default=0)  # resends
+    max_retries = models.PositiveSmallIntegerField()
+    attempt_count = models.PositiveIntegerField(default=0)
+
+    priority = models.PositiveSmallIntegerField(choices=Priority, default=Priority.NORMAL)
+    tags = ArrayField(models.CharField(max_length=64), default=list)
+    custom_data = models.JSONField(null=True)
+
+    objects = OutboxQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "message"
+        verbose_name_plural = "outbox"
+        constraints = [
+            models.UniqueConstraint(fields=["user", "message_id"], name="outbox_message_id_once_per_user"),
+            models.CheckConstraint(
+                condition=Q(total_cost=F("segments") * F("price_per_segment")),
+                name="outbox_cost_is_segments_times_price",
+            ),
+            models.CheckConstraint(condition=Q(segments__gt=0, price_per_segment__gt=0), name="outbox_cost_positive"),
+            models.CheckConstraint(
+                condition=Q(outcome=None) | Q(status="pending", due_at=None),
+                name="outbox_unknown_is_pending_and_not_due",
+            ),
+            models.CheckConstraint(condition=Q(due_at=None) | Q(status="pending"), name="outbox_only_pending_is_due"),
+            models.CheckConstraint(
+                condition=~Q(status="pending") | Q(charge_status="held"), name="outbox_pending_is_paid_for"
+            ),
+        ]
+        indexes = [
+            models.Index(F("user"), F("id").desc(), name="outbox_log"),
+            models.Index(fields=["user", "recipient", "-id"], name="outbox_by_recipient"),
+            models.Index(fields=["-priority", "due_at"], condition=Q(due_at__isnull=False), name="outbox_due"),
+            models.Index(fields=["last_attempt_at"], condition=Q(outcome="unknown"), name="outbox_unknown"),
+            GinIndex(fields=["tags"], name="outbox_by_tag"),
+        ]
+        permissions = [("resend_outbox", "Can resend failed messages")]
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+    @property
+    def hold_reference(self) -> str:
+        """The name of the hold that pays for the present acceptance: the first one, or the latest resend."""
+        return f"{self.pk}/{self.retry_count}"
+
+    def postings(self) -> models.QuerySet[Posting]:
+        """Every line of the ledger this message has caused, oldest first."""
+        references = [f"{self.pk}/{number}" for number in range(self.retry_count + 1)]
+        return Posting.objects.filter(kind__in=["hold", "capture", "release"], reference__in=references).order_by("id")
+
+    def may_be_resent(self) -> bool:
+        return self.status == self.Status.FAILED and self.retry_count < self.max_retries
+
+    def is_settled(self) -> bool:
+        """Whether nothing more is known to come but a delivery receipt."""
+        return self.status != self.Status.PENDING or self.outcome is not None
+
+    def is_private(self) -> bool:
+        """Whether the text is a one-time password, which is shown to nobody but its sender."""
+        return any(tag.upper() == "OTP" for tag in self.tags)
+
+
+class Attempt(models.Model):
+    """One handing of a message to a provider. Written before a byte leaves, and given its outcome once."""
+
+    class Outcome(models.TextChoices):
+        ACCEPTED = "accepted"
+        REJECTED = "rejected"
+        UNAVAILABLE = "unavailable"
+        UNKNOWN = "unknown"
+
+    outbox = models.ForeignKey(Outbox, models.PROTECT, related_name="attempts")
+    number = models.PositiveIntegerField()  # 1, 2, ... of its message
+    hold_reference = models.CharField(max_length=64)  # the hold that pays for it
+    provider = models.CharField(max_length=64)
+    started_at = models.DateTimeField(db_default=Now())
+    lease_expires_at = models.DateTimeField()  # past it, without an outcome, its worker is taken for dead
+    finished_at = models.DateTimeField(null=True)
+    outcome = models.CharField(max_length=11, choices=Outcome, null=True)
+    provider_message_id = models.CharField(max_length=128, null=True)
+    error_code = models.CharField(max_length=40, null=True)
+    error_details = models.TextField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["outbox", "number"], name="attempt_number_once_per_message"),
+            # Two workers can never have the same message in their hands.
+            models.UniqueConstraint(fields=["outbox"], condition=Q(outcome=None), name="attempt_one_open_per_message"),
+            models.CheckConstraint(
+                condition=Q(outcome=None, finished_at=None) | Q(outcome__isnull=False, finished_at__isnull=False),
+                name="attempt_finished_with_an_outcome",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["lease_expires_at"], condition=Q(outcome=None), name="attempt_open"),
+            models.Index(
+                fields=["provider", "provider_message_id"],
+                condition=Q(provider_message_id__isnull=False),
+                name="attempt_by_provider_id",
+            ),
+        ]
+        ordering = ["number"]
+
+    def __str__(self) -> str:
+        return f"{self.outbox_id} #{self.number}"
+
+
+class Receipt(models.Model):
+    """One delivery receipt as a provider sent it, kept whether or not it changed anything."""
+
+    class Status(models.TextChoices):
+        DELIVERED = "delivered"
+        UNDELIVERED = "undelivered"
+        IN_TRANSIT = "in_transit"
+        UNRECOGNISED = "unrecognised"
+
+    provider = models.CharField(max_length=64)
+    outbox = models.ForeignKey(Outbox, models.PROTECT, null=True, related_name="receipts")  # null: nobody's
+    provider_message_id = models.CharField(max_length=128, null=True)
+    status = models.CharField(max_length=12, choices=Status)
+    raw = models.JSONField()  # names and values as they came
+    applied = models.BooleanField()  # whether it changed the message
+    received_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return f"{self.provider}: {self.status}"
+
+
+class IdempotencyKey(models.Model):
+    """A caller's `Idempotency-Key`, and the message its first request made or resent."""
+
+    user = models.ForeignKey(User, models.CASCADE, related_name="+")
+    key = models.CharField(max_length=255)
+    fingerprint = models.CharField(max_length=64)
+    outbox = models.ForeignKey(Outbox, models.CASCADE, related_name="+")
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["user", "key"], name="idempotency_key_once_per_user")]
+        indexes = [models.Index(fields=["created_at"], name="idempotency_key_age")]
+
+    def __str__(self) -> str:
+        return f"{self.user_id}: {self.key}"

@@ -1,0 +1,107 @@
+"""What a provider is: one class that hands a message over and says, from evidence, what became of it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from django.http import HttpRequest
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a provider needs to know of an outbox entry."""
+
+    reference: str  # our outbox id: goes along, and comes back in the delivery receipt
+    recipient: str  # E.164
+    text: str
+    sender_id: str  # "" when there is none: then the provider's own default holds
+    encoding: str  # GSM-7 or UCS-2
+    segments: int
+    attempt: int = 1  # 1 for the first time a provider gets it
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The provider took the message for delivery, and calls it by this id (None when it gives none)."""
+
+    provider_message_id: str | None = None
+
+
+class ProviderError(Exception):
+    """Why a message was not accepted. code: a stable word of ours; the text is a sentence for a person."""
+
+    code: ClassVar[str] = "provider_error"
+
+    def __init__(self, details: str, *, code: str | None = None, provider_message_id: str | None = None) -> None:
+        super().__init__(details)
+        self.details = details
+        self.error_code = code or self.code
+        self.provider_message_id = provider_message_id
+
+
+class Rejected(ProviderError):
+    """The provider refused it for good: it will not be sent."""
+
+    code = "provider_rejected"
+
+
+class Unavailable(ProviderError):
+    """Provably nothing was taken: it may be tried again after `retry_after` seconds (None: we choose)."""
+
+    code = "provider_unavailable"
+
+    def __init__(self, details: str, *, code: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(details, code=code)
+        self.retry_after = retry_after
+
+
+class OutcomeUnknown(ProviderError):
+    """It may have been taken. Nobody sends it again until a receipt, a look-up or a person settles it."""
+
+    code = "outcome_unknown"
+
+
+ReceiptStatus = Literal["delivered", "undelivered", "in_transit", "unrecognised"]
+
+
+@dataclass(frozen=True)
+class DeliveryReceipt:
+    """What the network says of a message after it was accepted."""
+
+    status: ReceiptStatus
+    reference: str | None = None  # our outbox id
+    provider_message_id: str | None = None
+    details: str | None = None  # the provider's reason, for a person
+    raw: dict[str, Any] = field(default_factory=dict)  # names and values as they came
+
+
+class ReceiptRefused(Exception):
+    """The callback is not the provider's, or says nothing a receipt can be made of."""
+
+    def __init__(self, details: str, *, authentic: bool) -> None:
+        super().__init__(details)
+        self.authentic = authentic
+
+
+class Provider:
+    """The contract. One instance serves all threads of a process; a call must not touch the database.
+
+    name: as in SMS_PROVIDERS. timeout_s: an upper bound of one send(), connection and answer included.
+    """
+
+    timeout_s: float = 10.0
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def send(self, message: Message) -> Accepted:
+        """Hand one message over. Raises Rejected, Unavailable or OutcomeUnknown."""
+        raise NotImplementedError
+
+    def collect_receipts(self) -> Iterable[DeliveryReceipt]:
+        """Receipts that arrived inside this process since the last call, for providers that keep a line open."""
+        return ()
+
+    def read_receipt(self, request: HttpRequest, token: str) -> DeliveryReceipt:
+        """The receipt in a callback, once it is proved to be the provider's. Raises ReceiptRefused."""
+        raise ReceiptRefused("This provider sends no callbacks.", authentic=False)

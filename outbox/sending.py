@@ -1,0 +1,269 @@
+"""The story of a message up to the moment it waits for a dispatcher: checked, priced, paid for, written down."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+from django.db.models import F
+
+from billing import ledger, pricing
+from billing.exceptions import InsufficientBalance
+from billing.models import Account, Price
+from outbox import idempotency, segments, validation
+from outbox.exceptions import (
+    InFlight,
+    MaxTotalCostExceeded,
+    NotCancellable,
+    NotFailed,
+    NotPaid,
+    RetryLimitReached,
+    TooManySegments,
+)
+from outbox.models import Outbox
+from smsportal.models import User, uuid7
+
+Status = Outbox.Status
+ChargeStatus = Outbox.ChargeStatus
+
+
+@dataclass(frozen=True)
+class Quote:
+    """What a text to a number costs its sender at this moment."""
+
+    account: Account
+    price: Price
+    segmentation: segments.Segmentation
+    as_of: datetime  # by the database's clock, the one that all times of a message are taken from
+
+    @property
+    def total_cost(self) -> Decimal:
+        """In the account's currency: exactly segments times price."""
+        return self.segmentation.segments * self.price.price_per_segment
+
+
+def quote(user: User, recipient: str, text: str) -> Quote:
+    """Count and price a text. recipient: E.164. Raises TooManySegments, NoPrice."""
+    segmentation = segments.count(text)
+    if segmentation.segments > settings.SMS_MAX_SEGMENTS:
+        raise TooManySegments(
+            f"The message needs {segmentation.segments} segments; {settings.SMS_MAX_SEGMENTS} are allowed.",
+            smsUnitsUsed=segmentation.segments,
+        )
+    account = ledger.account_of(user)
+    price, as_of = pricing.price_for(user, recipient, account.currency)
+    return Quote(account, price, segmentation, as_of)
+
+
+def send(
+    user: User,
+    *,
+    recipient: str,
+    text: str,
+    sender_id: str | None = None,
+    message_id: str | None = None,
+    message_name: str | None = None,
+    scheduled_at: datetime | None = None,
+    priority: Outbox.Priority = Outbox.Priority.NORMAL,
+    tags: list[str] | None = None,
+    custom_data: dict[str, Any] | None = None,
+    max_total_cost: Decimal | None = None,
+    validity_minutes: int | None = None,
+    request: idempotency.Request | None = None,
+) -> Outbox:
+    """Accept a message: when this returns, it is in the outbox, its money is held, and it will be dispatched.
+
+    recipient: a number as typed. validity_minutes: how long it may wait for a provider. request: what makes a
+    repetition known; without it only `message_id` does.
+    Raises ValidationError naming the fields, TooManySegments, NoPrice, MaxTotalCostExceeded: nothing is logged.
+    Raises NotPaid: logged as failed. Raises Repeated, IdempotencyKeyReused, InFlight for a request seen before.
+    """
+    request = request or idempotency.Request(user, idempotency.fingerprint("send", {"to": recipient, "text": text}))
+    request.refuse_repeated()
+    if message_id is not None:
+        _refuse_repeated_message_id(user, message_id, request)
+    entry = Outbox(
+        user=user,
+        message_id=message_id or str(uuid7()),
+        request_fingerprint=request.fingerprint,
+        max_retries=_retries_allowed(user),
+        priority=priority,
+    )
+    _fill(entry, recipient, text, sender_id, message_name, tags or [], custom_data)
+    quoted = quote(user, entry.recipient, text)
+    if max_total_cost is not None and quoted.total_cost > max_total_cost:
+        raise MaxTotalCostExceeded(quoted.total_cost, max_total_cost, quoted.account.currency)
+    _time(entry, quoted.as_of, scheduled_at, validity_minutes)
+    for name, value in _frozen_price(quoted).items():
+        setattr(entry, name, value)
+    try:
+        return _accept(entry, quoted, request)
+    except IntegrityError:
+        # A rival was quicker with the same key or message id; what it made is committed by now.
+        request.refuse_repeated()
+        _refuse_repeated_message_id(user, entry.message_id, request)
+        raise
+
+
+def _fill(
+    entry: Outbox,
+    recipient: str,
+    text: str,
+    sender_id: str | None,
+    message_name: str | None,
+    tags: list[str],
+    custom_data: dict[str, Any] | None,
+) -> None:
+    """Check what the caller wrote and put it on the entry. Raises ValidationError naming every field at fault."""
+    errors: dict[str, ValidationError] = {}
+
+    def clean(field: str, rule: Any, *values: Any) -> None:
+        try:
+            setattr(entry, field, rule(*values))
+        except ValidationError as error:
+            errors[field] = error
+
+    sender_id = sender_id if sender_id is not None else entry.user.default_sender_id or None
+    clean("recipient", validation.clean_recipient, recipient)
+    clean("text", validation.clean_text, text)
+    clean("message_id", validation.clean_name, entry.message_id)
+    clean("tags", validation.clean_tags, tags)
+    if sender_id is not None:
+        clean("sender_id", validation.clean_sender_id, sender_id, entry.user)
+    if message_name is not None:
+        clean("message_name", validation.clean_name, message_name)
+    if custom_data is not None:
+        clean("custom_data", validation.clean_custom_data, custom_data)
+    if errors:
+        raise ValidationError(errors)
+
+
+def _time(entry: Outbox, now: datetime, scheduled_at: datetime | None, validity_minutes: int | None) -> None:
+    """Set when the message is due and how long it may wait. Raises ValidationError."""
+    try:
+        if scheduled_at is not None:
+            entry.scheduled_at = validation.clean_schedule(scheduled_at, now)
+    except ValidationError as error:
+        raise ValidationError({"scheduled_at": error}) from error
+    try:
+        validity = validation.clean_validity(
+            settings.SMS_VALIDITY_MINUTES if validity_minutes is None else validity_minutes
+        )
+    except ValidationError as error:
+        raise ValidationError({"validity_minutes": error}) from error
+    entry.created_at = now
+    entry.due_at = scheduled_at or now
+    entry.expires_at = entry.due_at + timedelta(minutes=validity)
+
+
+def _frozen_price(quoted: Quote) -> dict[str, Any]:
+    """The price as it is copied onto the message, so that no later price list can change it."""
+    return {
+        "encoding": quoted.segmentation.encoding,
+        "segments": quoted.segmentation.segments,
+        "price_per_segment": quoted.price.price_per_segment,
+        "total_cost": quoted.total_cost,
+        "currency": quoted.account.currency,
+    }
+
+
+def _accept(entry: Outbox, quoted: Quote, request: idempotency.Request) -> Outbox:
+    """Write the message and hold its money, in one transaction; without the money, write it as failed."""
+    refusal: InsufficientBalance | None = None
+    with transaction.atomic():
+        entry.charge_status = ChargeStatus.HELD
+        with idempotency.waiting_for_rivals():
+            entry.save(force_insert=True)
+            request.remember(entry)
+        try:
+            ledger.hold(quoted.account, entry.total_cost, entry.hold_reference)
+        except InsufficientBalance as error:
+            refusal = error
+            entry.status, entry.charge_status, entry.due_at = Status.FAILED, ChargeStatus.NONE, None
+            entry.error_code, entry.error_details = error.code, error.message
+            entry.save(update_fields=["status", "charge_status", "due_at", "error_code", "error_details"])
+    if refusal:  # raised only now: the failed message stays written
+        raise NotPaid(refusal.message, entry, **refusal.members)
+    return entry
+
+
+def resend(entry: Outbox, *, request: idempotency.Request | None = None) -> Outbox:
+    """Try a failed message again: the same row, at today's price, with a hold of its own.
+
+    Of many at once exactly one wins for each failure. Raises NotFailed, RetryLimitReached, TooManySegments, NoPrice,
+    NotPaid: then nothing changes and nothing is counted. Raises Repeated, IdempotencyKeyReused, InFlight.
+    """
+    if request:
+        request.refuse_repeated()
+    _refuse_resend(entry)
+    quoted = quote(entry.user, entry.recipient, entry.text)
+    try:
+        with transaction.atomic():
+            if request:
+                with idempotency.waiting_for_rivals():
+                    request.remember(entry)
+            won = Outbox.objects.filter(
+                pk=entry.pk, status=Status.FAILED, retry_count__lt=F("max_retries"), retry_count=entry.retry_count
+            ).update(
+                **_frozen_price(quoted),
+                status=Status.PENDING,
+                charge_status=ChargeStatus.HELD,
+                delivery_status=None,
+                delivered_at=None,
+                error_code=None,
+                error_details=None,
+                retry_count=F("retry_count") + 1,
+                due_at=quoted.as_of,
+                expires_at=quoted.as_of + timedelta(minutes=settings.SMS_VALIDITY_MINUTES),
+            )
+            entry.refresh_from_db()
+            if not won:
+                _refuse_resend(entry)
+                raise InFlight("Another request sent it again in the meantime, and it failed again: look at it first.")
+            ledger.hold(quoted.account, entry.total_cost, entry.hold_reference)
+    except InsufficientBalance as error:
+        entry.refresh_from_db()
+        raise NotPaid(error.message, entry, **error.members) from error
+    except IntegrityError:
+        if request:
+            request.refuse_repeated()
+        raise
+    return entry
+
+
+def cancel(entry: Outbox) -> Outbox:
+    """Withdraw a message that still waits for a provider; its money is given back. Raises NotCancellable."""
+    with transaction.atomic():
+        won = Outbox.objects.filter(pk=entry.pk, due_at__isnull=False).update(
+            status=Status.FAILED,
+            charge_status=ChargeStatus.RELEASED,
+            due_at=None,
+            error_code="cancelled",
+            error_details="Cancelled before it was handed to a provider.",
+        )
+        entry.refresh_from_db()
+        if not won:
+            raise NotCancellable(entry)
+        ledger.release(entry.hold_reference)
+    return entry
+
+
+def _refuse_resend(entry: Outbox) -> None:
+    if entry.status != Status.FAILED:
+        raise NotFailed(entry)
+    if entry.retry_count >= entry.max_retries:
+        raise RetryLimitReached(entry)
+
+
+def _refuse_repeated_message_id(user: User, message_id: str, request: idempotency.Request) -> None:
+    first = Outbox.objects.filter(user=user, message_id=message_id).first()
+    if first is not None:
+        request.refuse(first, first.request_fingerprint, "messageId")
+
+
+def _retries_allowed(user: User) -> int:
+    limit: int = settings.SMS_MAX_RETRIES
+    return limit if user.max_retries is None else min(user.max_retries, limit)

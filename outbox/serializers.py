@@ -1,0 +1,176 @@
+"""The outbox entry as the API writes it, and what it reads. The API's own names live only here."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django.utils.dateparse import parse_datetime
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from billing.models import Posting
+from outbox.models import Attempt, Outbox
+from smsportal.api.serializers import Money, StrictSerializer, Text, WholeNumber
+
+
+class Instant(serializers.DateTimeField):
+    """ISO 8601 with its offset: a time without one would be read differently in different places."""
+
+    default_error_messages = {"no_offset": "Must be an ISO 8601 time with an offset, such as 2027-01-01T09:00:00Z."}
+
+    def to_internal_value(self, value: Any) -> datetime:
+        try:
+            parsed = parse_datetime(value) if isinstance(value, str) else None
+            if parsed is None or parsed.tzinfo is None:
+                self.fail("no_offset")
+            return parsed.astimezone(UTC)
+        except (ValueError, OverflowError):
+            self.fail("no_offset")
+
+
+class SendSerializer(StrictSerializer):
+    """The body of `POST /api/sms/send`: types only; what a message may look like is outbox/validation.py."""
+
+    recipientPhoneNumber = Text(source="recipient", help_text="The number: E.164, or local in the default region.")
+    message = Text(source="text", help_text="The text, sent exactly as it is.", max_length=10_000)
+    senderId = Text(source="sender_id", required=False, help_text="1 to 11 letters, digits and inner spaces.")
+    userId = serializers.UUIDField(
+        source="user_id", required=False, help_text="Send for this user; for keys that may act for others."
+    )
+    messageId = Text(source="message_id", required=False, help_text="Your own id for it, unique among your messages.")
+    messageName = Text(source="message_name", required=False)
+    scheduleTimestamp = Instant(source="scheduled_at", required=False, help_text="With offset, at most a year ahead.")
+    priority = serializers.ChoiceField(choices=["normal", "high"], default="normal")
+    tags = serializers.ListField(child=Text(), required=False, help_text="At most 20, each of 1 to 64 characters.")
+    customData = serializers.DictField(
+        source="custom_data", required=False, help_text="Your own data: at most 4 KiB of JSON, 4 levels deep."
+    )
+    maxTotalCost = Money(source="max_total_cost", required=False, min_value=0, help_text="Refuse to cost more.")
+    validityMinutes = WholeNumber(
+        source="validity_minutes", required=False, help_text="How long it may wait for a provider; 1 to 10080."
+    )
+
+    def validate_priority(self, value: str) -> Outbox.Priority:
+        return Outbox.Priority[value.upper()]
+
+
+class ResendSerializer(StrictSerializer):
+    """The body of `POST /api/sms/outbox/resend`."""
+
+    outboxId = Text(source="outbox_id", help_text="Which message to send again.")
+
+
+class TimestampsSerializer(serializers.Serializer):
+    createdAt = serializers.DateTimeField(source="created_at", help_text="When it was logged.")
+    sentAt = serializers.DateTimeField(
+        source="sent_at", allow_null=True, help_text="When a provider first accepted it."
+    )
+    lastAttemptAt = serializers.DateTimeField(
+        source="last_attempt_at", allow_null=True, help_text="When it was last handed to a provider."
+    )
+
+
+class OutboxSerializer(serializers.ModelSerializer):
+    """One message and where it stands."""
+
+    outboxId = serializers.UUIDField(source="id")
+    userId = serializers.UUIDField(source="user_id")
+    recipientPhoneNumber = serializers.CharField(source="recipient")
+    message = serializers.CharField(source="text")
+    senderId = serializers.CharField(source="sender_id", allow_null=True)
+    messageId = serializers.CharField(source="message_id")
+    messageName = serializers.CharField(source="message_name", allow_null=True)
+    smsUnitsUsed = serializers.IntegerField(source="segments", help_text="Segments.")
+    costPerUnit = Money(source="price_per_segment", help_text="The price of one segment, frozen at acceptance.")
+    totalCost = Money(source="total_cost", help_text="Exactly smsUnitsUsed times costPerUnit.")
+    chargeStatus = serializers.ChoiceField(source="charge_status", choices=Outbox.ChargeStatus.choices)
+    outcome = serializers.ChoiceField(
+        choices=Outbox.Outcome.choices, allow_null=True, help_text="`unknown`: the provider may have taken it."
+    )
+    deliveryStatus = serializers.ChoiceField(
+        source="delivery_status", choices=Outbox.DeliveryStatus.choices, allow_null=True
+    )
+    timestamps = TimestampsSerializer(source="*")
+    scheduledAt = serializers.DateTimeField(source="scheduled_at", allow_null=True)
+    expiresAt = serializers.DateTimeField(source="expires_at")
+    deliveredAt = serializers.DateTimeField(source="delivered_at", allow_null=True)
+    retryCount = serializers.IntegerField(source="retry_count", help_text="Resends so far.")
+    maxRetries = serializers.IntegerField(source="max_retries", help_text="Resends allowed.")
+    errorCode = serializers.CharField(source="error_code", allow_null=True, help_text="A stable word.")
+    errorDetails = serializers.CharField(source="error_details", allow_null=True, help_text="A sentence for a person.")
+    priority = serializers.SerializerMethodField()
+    tags = serializers.ListField(child=serializers.CharField())
+    customData = serializers.DictField(source="custom_data", allow_null=True)
+
+    class Meta:
+        model = Outbox
+        fields = [
+            "outboxId",
+            "userId",
+            "recipientPhoneNumber",
+            "message",
+            "senderId",
+            "messageId",
+            "messageName",
+            "smsUnitsUsed",
+            "costPerUnit",
+            "totalCost",
+            "currency",
+            "chargeStatus",
+            "encoding",
+            "status",
+            "outcome",
+            "deliveryStatus",
+            "timestamps",
+            "scheduledAt",
+            "expiresAt",
+            "deliveredAt",
+            "retryCount",
+            "maxRetries",
+            "errorCode",
+            "errorDetails",
+            "priority",
+            "tags",
+            "customData",
+        ]
+
+    @extend_schema_field(serializers.ChoiceField(choices=["normal", "high"]))
+    def get_priority(self, entry: Outbox) -> str:
+        return Outbox.Priority(entry.priority).name.lower()
+
+
+class AttemptSerializer(serializers.ModelSerializer):
+    """One handing of the message to a provider."""
+
+    startedAt = serializers.DateTimeField(source="started_at")
+    finishedAt = serializers.DateTimeField(source="finished_at", allow_null=True)
+    outcome = serializers.ChoiceField(
+        choices=Attempt.Outcome.choices, allow_null=True, help_text="null: in the provider's hands."
+    )
+    providerMessageId = serializers.CharField(source="provider_message_id", allow_null=True)
+    errorCode = serializers.CharField(source="error_code", allow_null=True)
+
+    class Meta:
+        model = Attempt
+        fields = ["number", "provider", "startedAt", "finishedAt", "outcome", "providerMessageId", "errorCode"]
+
+
+class PostingSerializer(serializers.ModelSerializer):
+    """One line of the ledger."""
+
+    amount = Money()
+    balanceAfter = Money(source="balance_after")
+    createdAt = serializers.DateTimeField(source="created_at")
+
+    class Meta:
+        model = Posting
+        fields = ["kind", "amount", "balanceAfter", "reference", "createdAt"]
+
+
+class OutboxDetailSerializer(OutboxSerializer):
+    """One message with its attempts and every line of the ledger it caused."""
+
+    attempts = AttemptSerializer(many=True)
+    ledger = PostingSerializer(source="postings", many=True)
+
+    class Meta(OutboxSerializer.Meta):
+        fields = [*OutboxSerializer.Meta.fields, "attempts", "ledger"]

@@ -1,0 +1,241 @@
+"""The API of the outbox: read, call, answer."""
+
+import re
+import threading
+import time
+import uuid
+from typing import Any, cast
+
+from django.core.exceptions import ValidationError as InvalidMessage
+from django.db import connection
+from django.db.models import QuerySet
+from django.http import Http404
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import status
+from rest_framework.exceptions import ValidationError
+from rest_framework.generics import GenericAPIView
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.reverse import reverse
+from rest_framework.serializers import Serializer
+
+from outbox import idempotency, sending, validation
+from outbox.exceptions import AboutEntry
+from outbox.filters import OutboxFilter
+from outbox.models import Outbox
+from outbox.serializers import OutboxDetailSerializer, OutboxSerializer, ResendSerializer, SendSerializer
+from smsportal.api.authentication import caller, may_act_for_others
+from smsportal.api.schema import problems
+from smsportal.exceptions import DomainError
+from smsportal.models import User
+
+MAX_WAIT_S = 30
+WAIT_POLL_S = 0.05
+# A caller that waits keeps a thread of the web server; the others must always find one.
+waiting_room = threading.BoundedSemaphore(8)
+
+WAIT = OpenApiParameter(
+    "Prefer",
+    str,
+    OpenApiParameter.HEADER,
+    description="`wait=N`: answer when the outcome is known, or after N seconds.",
+)
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    str,
+    OpenApiParameter.HEADER,
+    description="1 to 255 printable ASCII characters, no comma. The same key and body again: 200 and the same entry.",
+)
+
+
+class ActingForOthersNotAllowed(DomainError):
+    code = "acting_for_others_not_allowed"
+
+
+def user_acted_for(request: Request, user_id: uuid.UUID | None) -> User:
+    """The user a request is about: the caller, or for a key that may act for others the one it names."""
+    if user_id is None or user_id == caller(request).pk:
+        return caller(request)
+    if not may_act_for_others(request):
+        raise ActingForOthersNotAllowed("This key may not act for another user.")
+    user = User.objects.filter(pk=user_id, is_active=True).first()
+    if user is None:
+        raise ValidationError({"userId": "There is no such user."}, code="no_such_user")
+    return user
+
+
+def entry_or_404(request: Request, outbox_id: str) -> Outbox:
+    """The caller's entry; another's is as unknown as one that does not exist."""
+    visible = Outbox.objects.all() if may_act_for_others(request) else caller(request).outbox.all()
+    try:
+        return visible.select_related("user").get(pk=uuid.UUID(outbox_id))
+    except (ValueError, Outbox.DoesNotExist) as error:
+        raise Http404 from error
+
+
+class SendingView(GenericAPIView):
+    """What send and resend share: repeated requests, errors about an entry, and waiting for the outcome."""
+
+    def repeatable(self, request: Request, operation: str) -> idempotency.Request:
+        key = request.headers.get("Idempotency-Key")
+        try:
+            key = validation.clean_idempotency_key(key) if key is not None else None
+        except InvalidMessage as error:
+            raise ValidationError({"Idempotency-Key": error.messages}, code=error.code) from error
+        return idempotency.Request(
+            caller(request), idempotency.fingerprint(operation, cast(dict[str, Any], request.data)), key
+        )
+
+    def handle_exception(self, exc: Exception) -> Response:
+        match exc:
+            case idempotency.Repeated():
+                return self.answer(self.request, exc.entry, status.HTTP_200_OK, {"Idempotent-Replayed": "true"})
+            case AboutEntry():
+                exc.members["outbox"] = OutboxSerializer(exc.entry).data
+            case InvalidMessage():
+                names = {field.source: name for name, field in cast(Serializer, self.get_serializer()).fields.items()}
+                exc = ValidationError(
+                    {
+                        names[field]: [{"message": error.messages[0], "code": error.code} for error in errors]
+                        for field, errors in exc.error_dict.items()
+                    }
+                )
+        return super().handle_exception(exc)
+
+    def answer(self, request: Request, entry: Outbox, status_code: int, headers: dict[str, str]) -> Response:
+        entry = wait_for_outcome(request, entry)
+        return Response(OutboxSerializer(entry).data, status=status_code, headers=headers)
+
+
+class SendView(SendingView):
+    """Send one message."""
+
+    serializer_class = SendSerializer
+
+    @extend_schema(
+        operation_id="send",
+        parameters=[IDEMPOTENCY_KEY, WAIT],
+        responses={
+            201: OutboxSerializer,
+            200: OutboxSerializer,
+            **problems(
+                "invalid",
+                "insufficient_balance",
+                "acting_for_others_not_allowed",
+                "in_flight",
+                "body_too_large",
+                "unsupported_media_type",
+                "no_price",
+                "max_total_cost_exceeded",
+                "too_many_segments",
+                "idempotency_key_reused",
+            ),
+        },
+    )
+    def post(self, request: Request) -> Response:
+        """Accept a message: it is logged and its money is held when the answer comes; a provider gets it after that."""
+        repeatable = self.repeatable(request, "send")
+        repeatable.refuse_repeated()  # before the checks: what was in the future then may be past by now
+        serializer = self.get_serializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        message = serializer.validated_data
+        user = user_acted_for(request, message.pop("user_id", None))
+        entry = sending.send(user, **message, request=repeatable)
+        location = reverse("outbox-api:detail", [entry.pk])
+        return self.answer(request, entry, status.HTTP_201_CREATED, {"Location": location})
+
+
+class ResendView(SendingView):
+    """Send a failed message again."""
+
+    serializer_class = ResendSerializer
+
+    @extend_schema(
+        operation_id="resend",
+        parameters=[IDEMPOTENCY_KEY, WAIT],
+        responses={
+            200: OutboxSerializer,
+            **problems(
+                "invalid",
+                "insufficient_balance",
+                "not_found",
+                "not_failed",
+                "retry_limit_reached",
+                "in_flight",
+                "unsupported_media_type",
+                "no_price",
+                "too_many_segments",
+                "idempotency_key_reused",
+            ),
+        },
+    )
+    def post(self, request: Request) -> Response:
+        """The same entry, tried once more at today's price; of many at once exactly one wins for each failure."""
+        repeatable = self.repeatable(request, "resend")
+        serializer = self.get_serializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        entry = entry_or_404(request, serializer.validated_data["outbox_id"])
+        entry = sending.resend(entry, request=repeatable)
+        return self.answer(request, entry, status.HTTP_200_OK, {})
+
+
+class OutboxListView(GenericAPIView):
+    """The log."""
+
+    serializer_class = OutboxSerializer
+    filterset_class = OutboxFilter
+    queryset = Outbox.objects.none()
+
+    def get_queryset(self) -> QuerySet[Outbox]:
+        if getattr(self, "swagger_fake_view", False):
+            return super().get_queryset()
+        asked = self.request.query_params.get("userId")
+        try:
+            user_id = uuid.UUID(asked) if asked is not None else None
+        except ValueError as error:
+            raise ValidationError({"userId": "Must be a user's id."}, code="invalid") from error
+        return user_acted_for(self.request, user_id).outbox.all()
+
+    @extend_schema(
+        operation_id="listOutbox",
+        parameters=[OpenApiParameter("userId", uuid.UUID, description="For keys that may act for others.")],
+        responses={200: OutboxSerializer(many=True), **problems("invalid", "acting_for_others_not_allowed")},
+    )
+    def get(self, request: Request) -> Response:
+        """Your messages, newest first. Follow `next` for older ones; there is no total count."""
+        unknown = OutboxFilter(request.query_params).unknown_names({"cursor", "pageSize", "userId"})
+        if unknown:
+            raise ValidationError(dict.fromkeys(unknown, "There is no filter of this name."), code="unknown_field")
+        page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
+        return self.get_paginated_response(self.get_serializer(page, many=True).data)
+
+
+class OutboxDetailView(GenericAPIView):
+    """One message."""
+
+    serializer_class = OutboxDetailSerializer
+
+    @extend_schema(operation_id="getOutboxEntry", responses={200: OutboxDetailSerializer, **problems("not_found")})
+    def get(self, request: Request, outbox_id: str) -> Response:
+        """One message with its attempts and every line of the ledger it caused."""
+        return Response(self.get_serializer(entry_or_404(request, outbox_id)).data)
+
+
+def wait_for_outcome(request: Request, entry: Outbox) -> Outbox:
+    """For `Prefer: wait=N` (RFC 7240): the entry once nothing more is to be expected soon, or after N seconds.
+
+    A preference, not a duty: when too many callers wait already, the answer comes at once.
+    """
+    wanted = re.search(r"(?:^|[,;\s])wait=([0-9]{1,4})(?:$|[,;\s])", request.headers.get("Prefer", ""))
+    if not wanted or not waiting_room.acquire(blocking=False):
+        return entry
+    try:
+        until = time.monotonic() + min(int(wanted[1]), MAX_WAIT_S)
+        while not entry.is_settled() and time.monotonic() < until:
+            if not connection.in_atomic_block:
+                connection.close()  # back to the pool: waiting needs no database
+            time.sleep(WAIT_POLL_S)
+            entry.refresh_from_db()
+        return entry
+    finally:
+        waiting_room.release()

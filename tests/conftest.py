@@ -1,0 +1,80 @@
+"""What all tests share."""
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.db.backends.postgresql.operations import DatabaseOperations
+from rest_framework.test import APIClient
+
+from billing import ledger
+from billing.models import Account
+from outbox.providers import get_provider
+from outbox.providers.locmem import Provider as LocmemProvider
+from smsportal.models import ApiKey, User
+from tests.factories import PriceFactory, UserFactory
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ledger_may_be_emptied_between_tests() -> Iterator[None]:
+    """Tests with real transactions end with TRUNCATE, which the ledger's trigger refuses, and rightly so."""
+    flush = DatabaseOperations.sql_flush
+
+    def sql_flush(self: DatabaseOperations, style: Any, tables: Any, **options: Any) -> list[str]:
+        statements = flush(self, style, tables, **options)
+        switch = "ALTER TABLE billing_posting {} TRIGGER posting_append_only;"
+        return [switch.format("DISABLE"), *statements, switch.format("ENABLE")] if statements else []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DatabaseOperations, "sql_flush", sql_flush)
+        yield
+
+
+@pytest.fixture
+def provider() -> Iterator[LocmemProvider]:
+    """The provider that tests route to: accepts all, until told otherwise."""
+    get_provider.cache_clear()
+    found = get_provider("locmem")
+    assert isinstance(found, LocmemProvider)
+    yield found
+    get_provider.cache_clear()
+
+
+@pytest.fixture
+def user(db: None) -> User:
+    return UserFactory(username="amina", default_sender_id="MYBRAND")
+
+
+@pytest.fixture
+def account(user: User, price: Any) -> Account:
+    """10.00 KES, at 1.00 KES a segment."""
+    account = ledger.account_of(user)
+    ledger.top_up(account, Decimal(10), reason="first payment")
+    account.refresh_from_db()
+    return account
+
+
+@pytest.fixture
+def price(db: None) -> Any:
+    return PriceFactory(price_per_segment=Decimal(1))
+
+
+@pytest.fixture
+def client_of() -> Any:
+    """An API client with a key of the given user."""
+
+    def make(user: User, **key: Any) -> APIClient:
+        _, secret = ApiKey.issue(user, "test", **key)
+        client = APIClient()
+        client.credentials(HTTP_AUTHORIZATION=f"Bearer {secret}")
+        return client
+
+    return make
+
+
+@pytest.fixture
+def api(account: Account, client_of: Any) -> APIClient:
+    """An API client of `account`'s user."""
+    client: APIClient = client_of(account.user)
+    return client

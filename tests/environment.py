@@ -1,0 +1,38 @@
+"""What the tests run in, set before Django reads its settings: PostgreSQL, and settings that no machine can change."""
+
+import contextlib
+import os
+
+import pytest
+
+from smsportal import embedded_postgres
+
+SETTINGS = {
+    "SECRET_KEY": "only-for-tests",
+    "ALLOWED_HOSTS": "testserver,localhost,127.0.0.1",
+    "DEBUG": "false",
+    "PUBLIC_URL": "http://testserver",
+    "DATABASE_POOL_SIZE": "0",  # tests open and close their own connections, thread by thread
+    "SMS_CURRENCY": "KES",
+    "SMS_DEFAULT_REGION": "KE",
+    "SMS_PROVIDERS": '{"locmem": {"BACKEND": "outbox.providers.locmem.Provider"}}',
+    "SMS_ROUTES": "{}",
+    "SMS_MAX_RETRIES": "3",
+    "SMS_MAX_SEGMENTS": "6",
+    "SMS_VALIDITY_MINUTES": "1440",
+    "SMS_UNKNOWN_AFTER_HOURS": "72",
+    "SMS_LOW_BALANCE_THRESHOLD": "10",
+}
+
+_running = contextlib.ExitStack()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    os.environ.update(SETTINGS)
+    if "DATABASE_URL" not in os.environ:
+        os.environ["DATABASE_URL"] = _running.enter_context(embedded_postgres.temporary_cluster()).url
+
+
+def pytest_unconfigure() -> None:
+    _running.close()
