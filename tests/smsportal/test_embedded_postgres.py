@@ -13,7 +13,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from smsportal.embedded_postgres import CHOICE, Cluster, PostgresError, temporary_cluster
+from smsportal.embedded_postgres import Cluster, temporary_cluster
+from smsportal.postgres_programs import CHOICE, PostgresError
 
 ROOT = Path(__file__).parents[2]
 OWNER = """
