@@ -19,7 +19,10 @@ logger = logging.getLogger(__name__)
 @csrf_exempt
 @require_http_methods(["GET", "POST"])
 def receive(request: HttpRequest, provider: str, token: str) -> HttpResponseBase:
-    """Take one delivery receipt. 204 whether or not it says something new, so that the provider does not repeat it."""
+    """Take one delivery receipt: 200 whether or not it says something new, so that the provider does not repeat it.
+
+    Not 204: Kannel 1.4 takes anything but 200 and 202 for a failure.
+    """
     if provider not in settings.SMS_PROVIDERS:
         return problem_response("forbidden")  # as for a wrong token: nobody learns the names of providers
     try:
@@ -28,4 +31,4 @@ def receive(request: HttpRequest, provider: str, token: str) -> HttpResponseBase
         logger.warning("provider %s: receipt refused: %s", provider, refusal)
         return problem_response("invalid" if refusal.authentic else "forbidden")
     receipts.apply(provider, receipt)
-    return HttpResponse(status=204)
+    return HttpResponse()

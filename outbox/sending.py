@@ -85,9 +85,11 @@ def send(
     request.refuse_repeated()
     if message_id is not None:
         _refuse_repeated_message_id(user, message_id, request)
+    outbox_id = uuid7()
     entry = Outbox(
+        id=outbox_id,
         user=user,
-        message_id=message_id or str(uuid7()),
+        message_id=str(outbox_id) if message_id is None else message_id,
         request_fingerprint=request.fingerprint,
         max_retries=_retries_allowed(user),
         priority=priority,

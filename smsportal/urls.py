@@ -2,6 +2,7 @@
 
 from django.contrib import admin
 from django.contrib.auth.views import LoginView, LogoutView
+from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
 from django.views.generic import TemplateView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
@@ -10,7 +11,14 @@ from smsportal.api.problems import KINDS
 
 handler500 = "smsportal.api.problems.server_error"
 
+
+def healthz(request: HttpRequest) -> HttpResponse:
+    """Whether the web server is up; it asks nobody else."""
+    return HttpResponse("ok", content_type="text/plain")
+
+
 urlpatterns = [
+    path("healthz", healthz),
     path("", include("outbox.urls")),
     path("", include("billing.urls")),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),

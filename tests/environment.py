@@ -11,6 +11,7 @@ SETTINGS = {
     "SECRET_KEY": "only-for-tests",
     "ALLOWED_HOSTS": "testserver,localhost,127.0.0.1",
     "DEBUG": "false",
+    "SERVE_STATIC_FROM_SOURCE": "true",
     "PUBLIC_URL": "http://testserver",
     "DATABASE_POOL_SIZE": "0",  # tests open and close their own connections, thread by thread
     "SMS_CURRENCY": "KES",

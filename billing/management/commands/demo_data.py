@@ -1,0 +1,46 @@
+import json
+import sys
+from decimal import Decimal
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.db import transaction
+from django.utils import timezone
+
+from billing import ledger
+from billing.models import Price
+from smsportal.models import ApiKey, User
+
+OPENING_BALANCE = Decimal(1000)
+
+
+class Command(BaseCommand):
+    help = "What `demo` fills in: two users, an API key, prices and money. Reads the log-ins as JSON; repeatable."
+
+    @transaction.atomic
+    def handle(self, *args: Any, **options: Any) -> None:
+        log_ins = json.load(sys.stdin)
+        admin = self._user(log_ins["adminUsername"], log_ins["adminPassword"], is_staff=True, is_superuser=True)
+        user = self._user(log_ins["username"], log_ins["password"], default_sender_id="MYBRAND")
+        if not ApiKey.objects.filter(digest=ApiKey.digest_of(log_ins["apiKey"])).exists():
+            ApiKey.issue(user, "demo", secret=log_ins["apiKey"])
+        account = ledger.account_of(user)
+        if not account.postings.exists():
+            ledger.top_up(account, OPENING_BALANCE, reason="The demo's opening balance", by=admin)
+        for prefix, price in {"": "2.5", "254": "0.8"}.items():
+            if not Price.objects.filter(user=None, prefix=prefix, currency=account.currency).exists():
+                Price.objects.create(
+                    prefix=prefix,
+                    price_per_segment=Decimal(price),
+                    currency=account.currency,
+                    effective_from=timezone.now(),
+                    reason="The demo's price list",
+                    created_by=admin,
+                )
+
+    def _user(self, username: str, password: str, **fields: Any) -> User:
+        user, _ = User.objects.update_or_create(username=username, defaults=fields)
+        if not user.check_password(password):
+            user.set_password(password)
+            user.save(update_fields=["password"])
+        return user
