@@ -66,7 +66,6 @@ def release(reference: str) -> None:
     settle(released=[reference])
 
 
-@transaction.atomic
 def settle(captured: Iterable[str] = (), released: Iterable[str] = ()) -> None:
     """End many holds at once, by their references: one update for each account they belong to.
 
@@ -79,8 +78,12 @@ def settle(captured: Iterable[str] = (), released: Iterable[str] = ()) -> None:
         by_account[found.account_id].append(found)
     if sum(map(len, by_account.values())) != len(kinds):
         raise LookupError("A reference names no hold.")
-    for account_id in sorted(by_account):  # the same order for everybody, so that two settlements cannot deadlock
-        _settle_account(account_id, [(hold, kinds[hold.reference]) for hold in by_account[account_id]])
+    try:
+        with transaction.atomic():
+            for account_id in sorted(by_account):  # the same order for everybody: two settlements cannot deadlock
+                _settle_account(account_id, [(hold, kinds[hold.reference]) for hold in by_account[account_id]])
+    except IntegrityError as error:
+        raise AlreadySettled("One of these holds was settled before.") from error
 
 
 def _settle_account(account_id: int, endings: list[tuple[Posting, Kind]]) -> None:
@@ -109,11 +112,7 @@ def _settle_account(account_id: int, endings: list[tuple[Posting, Kind]]) -> Non
                 reference=ended.reference,
             )
         )
-    try:
-        with transaction.atomic():
-            Posting.objects.bulk_create(postings)
-    except IntegrityError as error:
-        raise AlreadySettled("One of these holds was settled before.") from error
+    Posting.objects.bulk_create(postings)
 
 
 def _post(

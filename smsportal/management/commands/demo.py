@@ -36,7 +36,7 @@ SMS Portal is running.
 Send a message:
 
   curl -s {base}/api/sms/send -H 'Authorization: Bearer {api_key}' \\
-    -H 'Content-Type: application/json' -d '{{"recipientPhoneNumber": "+254712345678", "message": "Hello from the demo"}}'
+    -H 'Content-Type: application/json' -d '{{"recipientPhoneNumber": "+254712345678", "message": "Hello"}}'
 
 {note}Ctrl-C stops everything; the data stay in {data}.
 """

@@ -1,0 +1,25 @@
+"""Many at once, each with a database connection of its own, all let go at the same moment."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from django.db import connections
+
+
+def at_once(count: int, act: Callable[[int], Any]) -> list[Any]:
+    """What act(0) to act(count - 1) returned, or the exception each raised."""
+    barrier = threading.Barrier(count)
+
+    def run(number: int) -> Any:
+        try:
+            barrier.wait(30)
+            return act(number)
+        except Exception as error:
+            return error
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(run, range(count)))
