@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 from django.http import Http404
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import status
-from rest_framework.exceptions import ValidationError
+from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.generics import GenericAPIView
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -96,7 +96,7 @@ class SendingView(GenericAPIView):
                 names = {field.source: name for name, field in cast(Serializer, self.get_serializer()).fields.items()}
                 exc = ValidationError(
                     {
-                        names[field]: [{"message": error.messages[0], "code": error.code} for error in errors]
+                        names[field]: [ErrorDetail(error.messages[0], error.code) for error in errors]
                         for field, errors in exc.error_dict.items()
                     }
                 )

@@ -1,0 +1,144 @@
+"""kill -9 of dispatchers at any point: nothing is sent twice, nothing is stuck, and the books stay right."""
+
+import contextlib
+import http.server
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from decimal import Decimal
+
+import pytest
+from django.db import connection
+
+from billing import ledger
+from outbox import audit, receipts, sending
+from outbox.models import Attempt, Outbox
+from outbox.providers.base import DeliveryReceipt
+from tests.portal import ROOT
+
+SEED = int(os.environ.get("CHAOS_SEED", "0")) or random.randrange(1, 10**6)
+MESSAGES = 400
+KILLS = 20
+TIMEOUT_S = 2
+
+
+class Gateway(http.server.ThreadingHTTPServer):
+    """Takes every message into its journal first, and then lets the caller wait for the answer."""
+
+    daemon_threads = True
+    request_queue_size = 256
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.journal: list[str] = []
+        self.url = f"http://127.0.0.1:{self.server_port}/"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        gateway = self.server
+        assert isinstance(gateway, Gateway)
+        message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        gateway.journal.append(message["reference"])
+        time.sleep(random.uniform(0, 0.4))
+        answer = json.dumps({"status": "accepted", "id": f"g-{message['reference']}"}).encode()
+        with contextlib.suppress(OSError):  # the caller may have been killed
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def gateway() -> Iterator[Gateway]:
+    with Gateway() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def dispatcher(gateway: Gateway, *words: str) -> subprocess.Popen[bytes]:
+    """A worker process on the tests' database."""
+    database = connection.settings_dict
+    login = f"{database['USER']}:{database['PASSWORD']}@" if database["PASSWORD"] else f"{database['USER']}@"
+    host = database["OPTIONS"].get("host") or database["HOST"]
+    port = database["OPTIONS"].get("port") or database["PORT"] or 5432
+    provider = {
+        "BACKEND": "outbox.providers.http.Provider",
+        "OPTIONS": {
+            "url": gateway.url,
+            "timeout_s": TIMEOUT_S,
+            "json": {"to": "{recipient}", "text": "{text}", "reference": "{reference}"},
+            "accepted": {"status": [200], "pointer": "/status", "equals": "accepted"},
+            "id": "/id",
+        },
+    }
+    environment = os.environ | {
+        "DATABASE_URL": f"postgresql://{login}/{database['NAME']}?host={host}&port={port}",
+        "SMS_PROVIDERS": json.dumps({"gateway": provider}),
+    }
+    command = [sys.executable, str(ROOT / "manage.py"), "dispatch", "--concurrency", "16", *words]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_killed_dispatchers_send_nothing_twice_and_leave_nothing_stuck(account, gateway):
+    print(f"CHAOS_SEED={SEED}")
+    chance = random.Random(SEED)
+    ledger.top_up(account, Decimal(MESSAGES), reason="for all")
+    entries = [
+        sending.send(account.user, recipient=f"+25471100{number:04}", text=f"Message {number}")
+        for number in range(MESSAGES)
+    ]
+
+    workers = [dispatcher(gateway) for _ in range(2)]
+    for _ in range(KILLS):
+        time.sleep(chance.uniform(0.3, 1.2))
+        victim = workers.pop(0)
+        victim.send_signal(signal.SIGKILL)
+        victim.wait()
+        workers.append(dispatcher(gateway))
+    deadline = time.monotonic() + 90
+    while Outbox.objects.filter(status="pending", outcome=None).exists():
+        assert time.monotonic() < deadline, "something is stuck"
+        time.sleep(0.2)
+    for worker in workers:
+        worker.terminate()
+        assert worker.wait(30) == 0
+
+    # Nothing was handed over twice, and nothing that is not in the outbox.
+    journal = Counter(gateway.journal)
+    assert max(journal.values()) == 1
+    assert journal.keys() <= {str(entry.pk) for entry in entries}
+    # What is sent was handed over; what was handed over is sent or known to be unknown.
+    states = {
+        str(pk): (status, outcome) for pk, status, outcome in Outbox.objects.values_list("id", "status", "outcome")
+    }
+    assert set(states.values()) <= {("sent", None), ("pending", "unknown")}
+    assert {pk for pk, state in states.items() if state[0] == "sent"} <= journal.keys()
+    unknown = {pk for pk, state in states.items() if state[1] == "unknown"}
+    print(f"{len(journal)} handed over, {len(unknown)} of unknown outcome after {KILLS} kills")
+    assert unknown, "no kill hit a call under way: the test has proved nothing"
+    assert list(audit.broken()) == []
+
+    # A receipt alone settles each of the unknown ones that the gateway has.
+    for pk in unknown & journal.keys():
+        assert receipts.apply("gateway", DeliveryReceipt("delivered", pk)).applied
+    assert Outbox.objects.filter(status="sent", charge_status="charged").count() == len(journal)
+    account.refresh_from_db()
+    assert account.balance == Decimal(10 + MESSAGES - len(journal))
+    assert account.held == len(unknown - journal.keys())
+    assert Attempt.objects.count() == MESSAGES
+    assert list(audit.broken()) == []
