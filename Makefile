@@ -21,7 +21,6 @@ lint: .venv/dev
 	$(BIN)/ruff check .
 	SECRET_KEY=only-for-checks DATABASE_URL=postgresql:// $(BIN)/mypy .
 	$(BIN)/lint-imports
-	SECRET_KEY=only-for-checks DATABASE_URL=postgresql:// $(BIN)/python manage.py makemigrations --check --dry-run
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .

@@ -1,12 +1,15 @@
 """Mistakes in the settings, found before the first message is."""
 
+import re
 from typing import Any
 
+import phonenumbers
 from django.conf import settings
 from django.core import checks
 
 from billing.pricing import prefix_of
 from outbox.providers import get_provider
+from outbox.validation import MAX_VALIDITY_MINUTES
 
 
 @checks.register
@@ -46,6 +49,29 @@ def routes_lead_somewhere(app_configs: Any, **kwargs: Any) -> list[checks.CheckM
         elif unknown := [name for name in names if name not in settings.SMS_PROVIDERS]:
             problems.append(checks.Error(f"SMS_ROUTES: {prefix}: no such provider: {unknown}.", id="outbox.E004"))
     return problems
+
+
+@checks.register
+def region_is_one(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
+    region = settings.SMS_DEFAULT_REGION
+    if not region or region in phonenumbers.SUPPORTED_REGIONS:
+        return []
+    return [checks.Error(f"SMS_DEFAULT_REGION: {region!r} is no region; give two letters, as KE.", id="outbox.E005")]
+
+
+@checks.register
+def numbers_are_in_range(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
+    wrong = {
+        "SMS_CURRENCY: give three capital letters, as KES.": not re.fullmatch("[A-Z]{3}", settings.SMS_CURRENCY),
+        "SMS_MAX_SEGMENTS: from 1 to 255.": not 1 <= settings.SMS_MAX_SEGMENTS <= 255,
+        "SMS_MAX_RETRIES: 0 or more.": settings.SMS_MAX_RETRIES < 0,
+        "SMS_VALIDITY_MINUTES: from 1 to 10080.": not 1 <= settings.SMS_VALIDITY_MINUTES <= MAX_VALIDITY_MINUTES,
+        "SMS_UNKNOWN_AFTER_HOURS: 1 or more.": settings.SMS_UNKNOWN_AFTER_HOURS < 1,
+        "SMS_LOW_BALANCE_THRESHOLD: a number.": not re.fullmatch(
+            r"[0-9]{1,10}(\.[0-9]{1,4})?", settings.SMS_LOW_BALANCE_THRESHOLD
+        ),
+    }
+    return [checks.Error(sentence, id="outbox.E006") for sentence, is_wrong in wrong.items() if is_wrong]
 
 
 @checks.register(checks.Tags.security, deploy=True)

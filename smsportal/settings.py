@@ -167,6 +167,7 @@ SPECTACULAR_SETTINGS = {
         "OutboxStatus": "outbox.models.Outbox.Status",
         "ChargeStatus": "outbox.models.Outbox.ChargeStatus",
         "DeliveryStatus": "outbox.models.Outbox.DeliveryStatus",
+        "OutboxOutcome": "outbox.models.Outbox.Outcome",
         "AttemptOutcome": "outbox.models.Attempt.Outcome",
     },
 }

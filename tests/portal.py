@@ -34,7 +34,8 @@ class Portal:
 
     def log(self) -> dict[str, dict[str, Any]]:
         """Every entry of the outbox, by its id."""
-        entries, page = {}, self.get("/api/sms/outbox", pageSize="200").json()
+        entries: dict[str, dict[str, Any]] = {}
+        page = self.get("/api/sms/outbox", pageSize="200").json()
         while True:
             entries |= {entry["outboxId"]: entry for entry in page["results"]}
             if page["next"] is None:

@@ -104,15 +104,15 @@ class Gateway:
 
 
 def _read(source: object, number: int) -> Request | None:
-    line = source.readline().decode()  # type: ignore[attr-defined]
+    line = source.readline().decode()
     if not line:
         return None
     method, target, _ = line.split(" ", 2)
     headers = {}
-    while (line := source.readline().decode()) not in ("\r\n", ""):  # type: ignore[attr-defined]
+    while (line := source.readline().decode()) not in ("\r\n", ""):
         name, _, value = line.partition(":")
         headers[name.lower()] = value.strip()
-    body = source.read(int(headers.get("content-length", "0")))  # type: ignore[attr-defined]
+    body = source.read(int(headers.get("content-length", "0")))
     return Request(number, method, target, headers, body)
 
 

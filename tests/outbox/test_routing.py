@@ -1,0 +1,65 @@
+"""Who gets a message, and that mistakes in the settings are found before the first one does."""
+
+import pytest
+from django.core import checks
+
+from outbox import routing
+
+PROVIDERS = {name: {"BACKEND": "outbox.providers.locmem.Provider"} for name in ("a", "b", "c")}
+
+
+def test_the_longest_prefix_chooses_the_providers(settings):
+    settings.SMS_PROVIDERS = PROVIDERS
+    settings.SMS_ROUTES = {"default": ["a"], "+254": ["b", "c"], "25471": ["c"]}
+
+    assert routing.providers_for("+447400123456") == ["a"]
+    assert routing.providers_for("+254733000001") == ["b", "c"]
+    assert routing.providers_for("+254711000001") == ["c"]
+
+
+def test_without_routes_all_providers_serve_all_numbers(settings):
+    settings.SMS_PROVIDERS = PROVIDERS
+
+    assert routing.providers_for("+447400123456") == ["a", "b", "c"]
+
+
+def test_each_further_attempt_goes_to_the_next_provider_and_round_again(settings):
+    settings.SMS_PROVIDERS = PROVIDERS
+    settings.SMS_ROUTES = {"+254": ["b", "c"]}
+
+    assert [routing.choose("+254733000001", attempt) for attempt in (1, 2, 3)] == ["b", "c", "b"]
+    assert routing.choose("+447400123456", 1) is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "found"),
+    [
+        ("SMS_PROVIDERS", {"x": {"BACKEND": "outbox.providers.nowhere.Provider"}}, "outbox.E001"),
+        ("SMS_PROVIDERS", {"x": {"BACKEND": "outbox.providers.http.Provider"}}, "outbox.E001"),
+        (
+            "SMS_PROVIDERS",
+            {"x": {"BACKEND": "outbox.providers.locmem.Provider", "OPTIONS": {"colour": 1}}},
+            "outbox.E001",
+        ),
+        ("SMS_PROVIDERS", {"x": {}}, "outbox.E001"),
+        ("SMS_ROUTES", {"abc": ["locmem"]}, "outbox.E002"),
+        ("SMS_ROUTES", {"+254": []}, "outbox.E003"),
+        ("SMS_ROUTES", {"+254": "locmem"}, "outbox.E003"),
+        ("SMS_ROUTES", {"+254": ["nobody"]}, "outbox.E004"),
+        ("DATABASES", {}, "smsportal.E001"),
+        ("SMS_DEFAULT_REGION", "Kenya", "outbox.E005"),
+        ("SMS_CURRENCY", "kes", "outbox.E006"),
+        ("SMS_MAX_SEGMENTS", 0, "outbox.E006"),
+        ("SMS_MAX_SEGMENTS", 256, "outbox.E006"),
+        ("SMS_VALIDITY_MINUTES", 0, "outbox.E006"),
+        ("SMS_LOW_BALANCE_THRESHOLD", "ten", "outbox.E006"),
+    ],
+)
+def test_a_mistake_in_the_settings_is_found_before_the_first_message(settings, setting, value, found):
+    setattr(settings, setting, value)
+
+    assert found in {problem.id for problem in checks.run_checks()}
+
+
+def test_the_tests_own_settings_are_without_mistakes(db):
+    assert checks.run_checks() == []
