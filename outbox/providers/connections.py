@@ -7,8 +7,8 @@ needs no treatment of its own: Python bounds a whole handshake, and a whole read
 
 Reuse. A server that answers twice on one connection would give the next message the previous one's answer. So a
 connection goes back only after one whole, ordinary answer with no byte behind it; it rests before it serves again, so
-that a late second answer has time to show, and is looked at again when it is taken and right before the first byte is
-written. What this cannot see is a second answer that comes later than all that: only `Connection: close` excludes it.
+that a late second answer has time to show, and is looked at again right before the next request's first byte. What
+this cannot see is a second answer that comes later than that: only a header `Connection: close` excludes it.
 """
 
 import collections
@@ -28,7 +28,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 LIMIT = 64 * 1024  # bytes of an answer's head, and again of its body, both as sent and decoded
 RECORD = 16 * 1024  # what TLS writes in one step
-REST_S = 0.02  # a connection's pause between two messages; measured, second answers followed within 2 ms
+REST_S = 0.02  # a connection's pause between two messages: a second answer that comes within it is seen
 IDLE_S = 1.0  # common servers close idle connections after 2 s (gunicorn) or 5 s (Apache, Node): be gone before that
 
 
@@ -196,7 +196,7 @@ class _Bounded(HTTPConnection):
     def send(self, data: Any) -> None:
         call = _call()
         if self.resting_since and not call.handed_over and not self.is_connected:
-            self.sock.close()  # closed, or spoken to, since it was taken: nothing is written yet, so a new one will do
+            self.sock.close()  # closed, or spoken on, while it rested: nothing is written yet, so a new one will do
             self.sock = None
         if self.sock is None:
             self.resting_since = 0.0
@@ -253,7 +253,7 @@ class RestingPool(urllib3.HTTPConnectionPool):
             with self._lock:
                 while self._resting and (rested := time.monotonic() - self._resting[0].resting_since) >= REST_S:
                     connection = self._resting.popleft()
-                    if rested <= IDLE_S and connection.is_connected:
+                    if rested <= IDLE_S:
                         return connection
                     stale.append(connection)
             return self._new_conn()

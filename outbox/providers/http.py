@@ -40,7 +40,7 @@ _HOST = re.compile(r"[a-z0-9.-]{1,253}")
 _NUMBER = re.compile(r"\d{6}")
 _PATH_SEGMENT = re.compile(r"[A-Za-z0-9._~-]+")
 
-# Explicit refusals to take the message now, that only a person can end (PROMISES F14 to F16).
+# Explicit refusals to take the message now, that only a person can end.
 PAUSED = {
     401: ("provider_credentials", "does not accept our credentials"),
     402: ("provider_out_of_credit", "says that our account with it is out of credit"),

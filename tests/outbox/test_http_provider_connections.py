@@ -100,7 +100,9 @@ def test_a_second_answer_never_becomes_the_next_messages(gap_s: float) -> None:
     assert ids == [str(number) for number in range(60)]
 
 
-def test_a_connection_that_closes_or_speaks_between_two_messages_is_replaced() -> None:
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.usefixtures("trusting")
+def test_a_connection_that_closes_or_speaks_between_two_messages_is_replaced(tls: bool) -> None:
     def late(sock: socket.socket) -> bool:
         sock.sendall(YES)
         time.sleep(REST_S * 2)
@@ -108,7 +110,7 @@ def test_a_connection_that_closes_or_speaks_between_two_messages_is_replaced() -
         return True
 
     for says in (late, send(YES)):
-        with Gateway(says) as gateway:
+        with Gateway(says, tls=tls) as gateway:
             provider = make(gateway)
             for _ in range(2):
                 assert outcome(provider) == Accepted("abc-1")

@@ -133,6 +133,13 @@ def test_fields_that_cannot_be_read_are_refused(request_: HttpRequest) -> None:
     assert caught.value.authentic
 
 
+def test_a_long_callback_is_refused_whatever_django_would_take(settings: Any) -> None:
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = None
+
+    with pytest.raises(ReceiptRefused, match="too long"):
+        provider(POINTERS).read_receipt(posted({"reference": "r", "status": 1, "x": "y" * 70_000}), TOKEN)
+
+
 def test_without_a_description_a_callback_is_refused_as_authentic() -> None:
     with pytest.raises(ReceiptRefused) as caught:
         provider(None).read_receipt(posted({}), TOKEN)

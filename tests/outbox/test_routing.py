@@ -4,6 +4,7 @@ import pytest
 from django.core import checks
 
 from outbox import routing
+from outbox.checks import database_is_named
 
 PROVIDERS = {name: {"BACKEND": "outbox.providers.locmem.Provider"} for name in ("a", "b", "c")}
 
@@ -46,7 +47,6 @@ def test_each_further_attempt_goes_to_the_next_provider_and_round_again(settings
         ("SMS_ROUTES", {"+254": []}, "outbox.E003"),
         ("SMS_ROUTES", {"+254": "locmem"}, "outbox.E003"),
         ("SMS_ROUTES", {"+254": ["nobody"]}, "outbox.E004"),
-        ("DATABASES", {}, "smsportal.E001"),
         ("SMS_DEFAULT_REGION", "Kenya", "outbox.E005"),
         ("SMS_CURRENCY", "kes", "outbox.E006"),
         ("SMS_MAX_SEGMENTS", 0, "outbox.E006"),
@@ -63,3 +63,11 @@ def test_a_mistake_in_the_settings_is_found_before_the_first_message(settings, s
 
 def test_the_tests_own_settings_are_without_mistakes(db):
     assert checks.run_checks() == []
+
+
+def test_a_missing_database_is_found_too(monkeypatch):
+    from django.conf import settings
+
+    monkeypatch.setattr(settings, "DATABASES", {})
+
+    assert "smsportal.E001" in {problem.id for problem in database_is_named(None)}
