@@ -8,6 +8,7 @@ api = [
     path("send", views.SendView.as_view(), name="send"),
     path("outbox", views.OutboxListView.as_view(), name="list"),
     path("outbox/resend", views.ResendView.as_view(), name="resend"),
+    path("outbox/<str:outbox_id>/cancel", views.CancelView.as_view(), name="cancel"),
     path("outbox/<str:outbox_id>", views.OutboxDetailView.as_view(), name="detail"),
 ]
 

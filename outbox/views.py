@@ -179,6 +179,19 @@ class ResendView(SendingView):
         return self.answer(request, entry, status.HTTP_200_OK, {})
 
 
+class CancelView(SendingView):
+    """Withdraw a message that still waits."""
+
+    @extend_schema(
+        operation_id="cancel",
+        request=None,
+        responses={200: OutboxSerializer, **problems("not_found", "not_cancellable")},
+    )
+    def post(self, request: Request, outbox_id: str) -> Response:
+        """A message that no provider has been handed fails as `cancelled`, and its money is given back."""
+        return Response(OutboxSerializer(sending.cancel(entry_or_404(request, outbox_id))).data)
+
+
 class OutboxListView(GenericAPIView):
     """The log."""
 

@@ -349,6 +349,19 @@ def test_of_forty_racing_resends_over_http_exactly_one_wins(client_of, failed, a
     assert Outbox.objects.get().retry_count == 1
 
 
+def test_a_waiting_message_can_be_cancelled_and_only_then(api, account):
+    entry = sending.send(account.user, recipient="+254711000001", text="x")
+    address = f"{LIST}/{entry.pk}/cancel"
+
+    cancelled, again = api.post(address), api.post(address)
+
+    assert cancelled.status_code == 200
+    assert (cancelled.json()["status"], cancelled.json()["errorCode"]) == ("failed", "cancelled")
+    assert cancelled.json()["chargeStatus"] == "released"
+    assert (again.status_code, again.json()["code"]) == (409, "not_cancellable")
+    assert api.get(address).status_code == 405
+
+
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 

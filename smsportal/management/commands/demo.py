@@ -120,12 +120,6 @@ class Command(BaseCommand):
         return folder
 
     def _announce(self, base: str, log_ins: dict[str, str], environment: dict[str, str], file: Path | None) -> None:
-        if file:
-            told = {"baseUrl": base, **log_ins, "databaseUrl": environment["DATABASE_URL"]}
-            # In one step, so that whoever waits for the file never reads half of it.
-            partial = file.with_name(f"{file.name}.partial")
-            partial.write_text(json.dumps(told, indent=2))
-            partial.replace(file)
         simulated = "providers.simulator" in environment["SMS_PROVIDERS"]
         self.stdout.write(
             BANNER.format(
@@ -140,6 +134,12 @@ class Command(BaseCommand):
             )
         )
         self.stdout.flush()
+        if file:
+            told = {"baseUrl": base, **log_ins, "databaseUrl": environment["DATABASE_URL"]}
+            # In one step, so that whoever waits for the file never reads half of it.
+            partial = file.with_name(f"{file.name}.partial")
+            partial.write_text(json.dumps(told, indent=2))
+            partial.replace(file)
 
 
 def _interrupt(*_: object) -> NoReturn:
