@@ -12,7 +12,6 @@ from django.conf import settings
 from django.http import HttpRequest
 
 from outbox.providers import base
-from outbox.providers.answers import IdFinder, Rule, read_json, read_rules, retry_after
 from outbox.providers.base import (
     Accepted,
     DeliveryReceipt,
@@ -22,9 +21,10 @@ from outbox.providers.base import (
     Rejected,
     Unavailable,
 )
-from outbox.providers.callbacks import Callbacks
 from outbox.providers.calls import Answer, Caller
-from outbox.providers.templates import PLACEHOLDERS, fill, names_in, values_of
+from outbox.providers.http.answers import IdFinder, Rule, read_json, read_rules, retry_after
+from outbox.providers.http.receipts import Callbacks
+from outbox.providers.http.templates import PLACEHOLDERS, fill, names_in, values_of
 
 METHODS = ("GET", "POST", "PUT", "PATCH")
 KNOWN = {
