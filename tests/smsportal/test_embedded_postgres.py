@@ -22,6 +22,7 @@ import signal, sys, time
 from smsportal import embedded_postgres
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that put us in the background had it ignored
 if sys.argv[2] == "unguarded":
     embedded_postgres.GUARD = "exit"
 with embedded_postgres.Cluster(sys.argv[1], durable=False):
