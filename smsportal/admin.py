@@ -1,0 +1,176 @@
+"""The admin of users and of their apps' keys; and what the whole admin is called."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.core.exceptions import PermissionDenied
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
+
+from smsportal.log_admin import note
+from smsportal.models import ApiKey, User
+
+admin.site.site_header = admin.site.site_title = "SMS Portal"
+admin.site.index_title = "Administration"
+
+
+@admin.register(User)
+class UserAdmin(DjangoUserAdmin):
+    """People who send, and staff. Nobody is deleted: what they did stays attributed; make them inactive instead.
+
+    Only superusers hand out rights or change staff: who may change users could otherwise take any right.
+    """
+
+    list_display = ("username", "email", "is_active", "is_staff", "default_sender_id", "last_login")
+    fieldsets = (
+        (None, {"fields": ("username", "password")}),
+        ("Sending", {"fields": ("default_sender_id", "max_retries")}),
+        ("Personal info", {"fields": ("first_name", "last_name", "email")}),
+        ("Permissions", {"fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")}),
+        ("Important dates", {"fields": ("last_login", "date_joined")}),
+    )
+    readonly_fields = ("last_login", "date_joined")
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        if isinstance(obj, User) and obj.is_staff and not is_superuser(request):
+            return False
+        return super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        rights = () if is_superuser(request) else ("is_staff", "is_superuser", "groups", "user_permissions")
+        return (*self.readonly_fields, *rights)
+
+
+def is_superuser(request: HttpRequest) -> bool:
+    return request.user.is_active and bool(getattr(request.user, "is_superuser", False))
+
+
+class KeyForm(forms.ModelForm):
+    class Meta:
+        model = ApiKey
+        fields = ("user", "name", "may_act_for_others", "expires_at")
+        help_texts = {
+            "name": "What the key is for, such as the app that uses it.",
+            "may_act_for_others": "The key may send and read for every user, and spends their money.",
+            "expires_at": "UTC; empty for a key that works until it is revoked.",
+        }
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        expires_at = cleaned.get("expires_at")
+        if expires_at is not None and expires_at <= timezone.now():
+            self.add_error("expires_at", "The key would have expired already.")
+        return cleaned
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(admin.ModelAdmin):
+    """Keys are made, shown once and revoked; never changed, never deleted."""
+
+    form = KeyForm
+    actions = None
+    autocomplete_fields = ("user",)
+    list_display = ("user", "name", "shown_hint", "works", "created_at", "expires_at", "last_used_at", "revoked_at")
+    list_display_links = ("name",)
+    list_filter = ("may_act_for_others",)
+    list_select_related = ("user",)
+    ordering = ("-created_at",)
+    search_fields = ("=user__username", "=hint", "name")
+    search_help_text = "A user name, the beginning of a key as it is listed here, or a part of a key's name."
+    change_form_template = "admin/smsportal/apikey/change_form.html"
+
+    @admin.display(description="key")
+    def shown_hint(self, key: ApiKey) -> str:
+        return f"{key.hint}…"
+
+    @admin.display(description="works", boolean=True)
+    def works(self, key: ApiKey) -> bool:
+        now = timezone.now()
+        is_over = any(end is not None and end <= now for end in (key.expires_at, key.revoked_at))
+        return key.user.is_active and not is_over
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return KeyForm.Meta.fields if obj is None else (*self.list_display, "may_act_for_others")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return () if obj is None else self.get_fields(request, obj)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_view_permission(request, obj) or self.has_revoke_permission(request)
+
+    def has_revoke_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("smsportal.change_apikey")
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        return lookup in ("may_act_for_others__exact", "user__id__exact")  # not `?digest__startswith=`
+
+    def get_urls(self) -> list[URLPattern]:
+        revoke = self.admin_site.admin_view(self.revoke_view)
+        own: list[URLPattern] = [
+            path("<int:key_id>/revoke/", revoke, name="smsportal_apikey_revoke"),
+        ]
+        return own + super().get_urls()
+
+    # --- making one ---------------------------------------------------------------------------------------------------
+
+    @sensitive_variables()
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        key, secret = ApiKey.issue(obj.user, obj.name, may_act_for_others=obj.may_act_for_others)
+        ApiKey.objects.filter(pk=key.pk).update(expires_at=obj.expires_at)
+        obj.pk = key.pk
+        obj.refresh_from_db()
+        obj.secret = secret  # of this object, for the answer to this request; no field, so nothing stores it
+
+    @sensitive_variables()
+    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
+        """Show the secret in the answer itself: a message would keep it in a cookie or in the sessions table."""
+        context = self._context(request, obj, title="The new API key", secret=obj.secret)
+        return TemplateResponse(request, "admin/smsportal/apikey/created.html", context)
+
+    # --- revoking one -------------------------------------------------------------------------------------------------
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        may_revoke = self.has_revoke_permission(request)
+        return super().change_view(request, object_id, form_url, {**(extra_context or {}), "may_revoke": may_revoke})
+
+    def revoke_view(self, request: HttpRequest, key_id: int) -> HttpResponse:
+        """Ask (GET), then end the key (POST)."""
+        if not self.has_revoke_permission(request):
+            raise PermissionDenied
+        key = get_object_or_404(ApiKey.objects.select_related("user"), pk=key_id)
+        if request.method != "POST":
+            context = self._context(request, key, title="Revoke an API key")
+            return TemplateResponse(request, "admin/smsportal/apikey/revoke.html", context)
+        now = timezone.now()
+        if still_working(now).filter(pk=key.pk).update(revoked_at=now):
+            note(request, key, "Revoked.")
+            messages.success(request, f"The key {key} is revoked: no request with it is let in from now on.")
+        else:
+            messages.warning(request, f"The key {key} was revoked before.")
+        return HttpResponseRedirect(reverse("admin:smsportal_apikey_change", args=[key.pk]))
+
+    def _context(self, request: HttpRequest, key: ApiKey, **context: Any) -> dict[str, Any]:
+        return {**self.admin_site.each_context(request), "opts": self.opts, "original": key, **context}
+
+
+def still_working(now: Any) -> QuerySet[ApiKey]:
+    """Keys that nobody has revoked yet."""
+    return ApiKey.objects.filter(Q(revoked_at=None) | Q(revoked_at__gt=now))

@@ -5,7 +5,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.db.backends.postgresql.operations import DatabaseOperations
+from django.test import Client
 from rest_framework.test import APIClient
 
 from billing import ledger
@@ -78,3 +80,32 @@ def api(account: Account, client_of: Any) -> APIClient:
     """An API client of `account`'s user."""
     client: APIClient = client_of(account.user)
     return client
+
+
+@pytest.fixture
+def superuser(db: None) -> User:
+    return UserFactory(username="root", is_staff=True, is_superuser=True)
+
+
+@pytest.fixture
+def admin_site(superuser: User) -> Client:
+    """A browser in which a superuser is logged in."""
+    client = Client()
+    client.force_login(superuser)
+    return client
+
+
+@pytest.fixture
+def staff_with(db: None) -> Any:
+    """A browser of somebody on the staff with these permissions, such as "outbox.view_outbox", and no others."""
+
+    def make(*permissions: str) -> Client:
+        staff = UserFactory(is_staff=True)
+        for permission in permissions:
+            app, codename = permission.split(".")
+            staff.user_permissions.add(Permission.objects.get(content_type__app_label=app, codename=codename))
+        client = Client()
+        client.force_login(staff)
+        return client
+
+    return make
