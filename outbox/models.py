@@ -95,7 +95,8 @@ class Outbox(models.Model):
         verbose_name = "message"
         verbose_name_plural = "outbox"
         constraints = [
-            models.UniqueConstraint(fields=["user", "message_id"], name="outbox_message_id_once_per_user"),
+            # Here and in `outbox_by_recipient` the user comes second: staff search without one.
+            models.UniqueConstraint(fields=["message_id", "user"], name="outbox_message_id_once_per_user"),
             models.CheckConstraint(
                 condition=Q(total_cost=F("segments") * F("price_per_segment")),
                 name="outbox_cost_is_segments_times_price",
@@ -112,7 +113,7 @@ class Outbox(models.Model):
         ]
         indexes = [
             models.Index(F("user"), F("id").desc(), name="outbox_log"),
-            models.Index(fields=["user", "recipient", "-id"], name="outbox_by_recipient"),
+            models.Index(fields=["recipient", "user", "-id"], name="outbox_by_recipient"),
             models.Index(fields=["-priority", "due_at"], condition=Q(due_at__isnull=False), name="outbox_due"),
             models.Index(fields=["last_attempt_at"], condition=Q(outcome="unknown"), name="outbox_unknown"),
             GinIndex(fields=["tags"], name="outbox_by_tag"),

@@ -192,6 +192,12 @@ def _accept(entry: Outbox, quoted: Quote, request: idempotency.Request) -> Outbo
     return entry
 
 
+def quote_resend(entry: Outbox) -> Quote:
+    """What a resend would cost at this moment. Raises NotFailed, RetryLimitReached, TooManySegments, NoPrice."""
+    _refuse_resend(entry)
+    return quote(entry.user, entry.recipient, entry.text)
+
+
 def resend(entry: Outbox, *, request: idempotency.Request | None = None) -> Outbox:
     """Try a failed message again: the same row, at today's price, with a hold of its own.
 
@@ -200,8 +206,7 @@ def resend(entry: Outbox, *, request: idempotency.Request | None = None) -> Outb
     """
     if request:
         request.refuse_repeated()
-    _refuse_resend(entry)
-    quoted = quote(entry.user, entry.recipient, entry.text)
+    quoted = quote_resend(entry)
     try:
         with transaction.atomic():
             if request:
