@@ -95,7 +95,7 @@ class PriceForm(forms.ModelForm):
         try:
             return prefix_of(self.cleaned_data["prefix"].replace(" ", ""))
         except ValueError as error:
-            raise ValidationError(str(error), code="invalid") from error
+            raise ValidationError("Give the first digits of international numbers, such as +254.") from error
 
     def clean_effective_from(self) -> Any:
         now = timezone.now()

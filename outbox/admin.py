@@ -45,11 +45,11 @@ class CreatedFilter(admin.SimpleListFilter):
     ids are made by the clocks of many machines.
     """
 
-    title = "time of creation"
+    title = "time"
     parameter_name = "created"
     template = "admin/outbox/outbox/created_filter.html"
     CLOCKS_DIFFER_BY = 3600  # seconds
-    DAYS = {"1d": ("last 24 hours", 1), "7d": ("last 7 days", 7), "30d": ("last 30 days", 30)}
+    DAYS = {"1d": ("Last 24 hours", 1), "7d": ("Last 7 days", 7), "30d": ("Last 30 days", 30)}
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         self.others = [(name, value) for name, value in request.GET.items() if name not in (self.parameter_name, "p")]
@@ -112,7 +112,8 @@ class ReasonForm(forms.Form):
     reason = forms.CharField(max_length=200, help_text="Kept in each message's history, with your name.")
 
 
-TIMES = ("created_at", "scheduled_at", "due_at", "last_attempt_at", "sent_at", "delivered_at", "expires_at")
+ERROR = ("error_code", "shown_error_details")
+SENDING = ("last_attempt_at", "sent_at", "delivered_at")
 
 
 @admin.register(Outbox)
@@ -120,30 +121,48 @@ class OutboxAdmin(LogAdmin):
     """Every message, newest first. Nothing of it is edited; failed ones can be sent again."""
 
     actions = ["resend"]
-    list_display = [
-        *("created_at", "user", "recipient", "status", "outcome", "delivery_status", "segments"),
-        *("total_cost", "currency", "charge_status", "error_code"),
-    ]
+    list_display = (
+        *("created_at", "user", "recipient", "status", "outcome", "delivery", "units"),
+        *("cost", "charge", "error_code"),
+    )
     list_filter = ("status", "outcome", "delivery_status", "charge_status", CreatedFilter)
     list_select_related = ("user",)
     links = ("user__id__exact",)
     search_help_text = "Exactly: an outbox id, a recipient's number, a message id, or a user name."
     fieldsets = [
-        (None, {"fields": ["id", "user", "recipient", "sender_id", "shown_text"]}),
-        ("State", {"fields": ["status", "outcome", "delivery_status", "error_code", "shown_error_details"]}),
-        ("Price", {"fields": ["encoding", "segments", "price_per_segment", "total_cost", "currency", "charge_status"]}),
-        ("Times (UTC)", {"fields": TIMES}),
-        ("Resends", {"fields": ["retry_count", "max_retries", "attempt_count"]}),
-        ("The caller's own", {"fields": ["message_id", "message_name", "priority", "tags", "custom_data"]}),
+        (None, {"fields": [("user", "recipient", "sender_id"), "shown_text"]}),
+        (
+            "State",
+            {"fields": [("status", "outcome", "delivery"), ("retry_count", "max_retries", "attempt_count"), ERROR]},
+        ),
+        ("Price", {"fields": [("encoding", "units", "price_per_segment"), ("cost", "charge")]}),
+        ("Times (UTC)", {"fields": [("created_at", "scheduled_at", "due_at"), SENDING, ("expires_at",)]}),
+        ("The caller's own", {"fields": [("message_id", "message_name"), ("priority", "tags"), "custom_data"]}),
     ]
+
+    @admin.display(description="delivery")
+    def delivery(self, entry: Outbox) -> str:
+        return entry.get_delivery_status_display() or "-"
+
+    @admin.display(description="units")
+    def units(self, entry: Outbox) -> int:
+        return entry.segments
+
+    @admin.display(description="cost")
+    def cost(self, entry: Outbox) -> str:
+        return f"{entry.total_cost} {entry.currency}"
+
+    @admin.display(description="charge")
+    def charge(self, entry: Outbox) -> str:
+        return entry.get_charge_status_display()
 
     @admin.display(description="text")
     def shown_text(self, entry: Outbox) -> str:
         return HIDDEN if entry.is_private() else entry.text
 
     @admin.display(description="error details")
-    def shown_error_details(self, entry: Outbox) -> str | None:
-        return without_text(entry, entry.error_details)
+    def shown_error_details(self, entry: Outbox) -> str:
+        return without_text(entry, entry.error_details) or "-"
 
     def has_resend_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("outbox.resend_outbox") and self.has_view_permission(request)
@@ -270,8 +289,8 @@ class AttemptAdmin(LogAdmin):
     search_help_text = "Exactly: an outbox id, or a provider's message id."
 
     @admin.display(description="error details")
-    def shown_error_details(self, attempt: Attempt) -> str | None:
-        return without_text(attempt.outbox, attempt.error_details)
+    def shown_error_details(self, attempt: Attempt) -> str:
+        return without_text(attempt.outbox, attempt.error_details) or "-"
 
     def find(self, term: str) -> Q:
         outbox_id = _uuid(term)

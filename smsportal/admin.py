@@ -19,6 +19,7 @@ from smsportal.models import ApiKey, User
 
 admin.site.site_header = admin.site.site_title = "SMS Portal"
 admin.site.index_title = "Administration"
+admin.site.enable_nav_sidebar = False  # the lists need the width
 
 
 @admin.register(User)

@@ -126,6 +126,7 @@ LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = True
+FORMAT_MODULE_PATH = ["smsportal.formats"]
 
 # --- static files -----------------------------------------------------------------------------------------------------
 STATIC_URL = "static/"
