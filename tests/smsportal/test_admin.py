@@ -6,6 +6,7 @@ import pytest
 from django.apps import apps
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Group
 from django.db import connection
 from django.urls import reverse
 
@@ -127,6 +128,14 @@ def test_staff_who_may_change_users_cannot_give_rights_to_anybody(staff_with, us
 
     user.refresh_from_db()
     assert (user.is_staff, user.is_superuser) == (False, False)
+
+
+def test_staff_who_may_change_groups_cannot_give_their_own_group_rights(staff_with):
+    group = Group.objects.create(name="support")
+    staff = staff_with("auth.view_group", "auth.change_group", "auth.add_group", "auth.delete_group")
+
+    assert staff.get(reverse("admin:auth_group_change", args=[group.pk])).status_code == 200
+    assert staff.post(reverse("admin:auth_group_change", args=[group.pk]), {"name": "mine"}).status_code == 403
 
 
 @pytest.mark.parametrize("page", ["admin:smsportal_user_change", "admin:auth_user_password_change"])
