@@ -29,3 +29,9 @@ class AlreadySettled(DomainError):
     """The hold was captured or released before; it ends only once."""
 
     code = "already_settled"
+
+
+class NoSuchHold(DomainError):
+    """There is nothing to settle: the ledger and who asks it do not agree."""
+
+    code = "no_such_hold"

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from django.db import IntegrityError, connection, transaction
 
-from billing.exceptions import AlreadySettled, InsufficientBalance
+from billing.exceptions import AlreadySettled, InsufficientBalance, NoSuchHold
 from billing.models import Account, Posting
 from smsportal.models import User, uuid7
 
@@ -69,7 +69,7 @@ def release(reference: str) -> None:
 def settle(captured: Iterable[str] = (), released: Iterable[str] = ()) -> None:
     """End many holds at once, by their references: one update for each account they belong to.
 
-    Raises AlreadySettled, and settles none, when one of them has ended before.
+    Raises AlreadySettled or NoSuchHold, and settles none, when one of them has ended before or never was.
     """
     kinds = dict.fromkeys(captured, Kind.CAPTURE) | dict.fromkeys(released, Kind.RELEASE)
     holds = Posting.objects.filter(kind=Kind.HOLD, reference__in=kinds).order_by("id")
@@ -77,7 +77,7 @@ def settle(captured: Iterable[str] = (), released: Iterable[str] = ()) -> None:
     for found in holds:
         by_account[found.account_id].append(found)
     if sum(map(len, by_account.values())) != len(kinds):
-        raise LookupError("A reference names no hold.")
+        raise NoSuchHold("A reference names no hold.")
     try:
         with transaction.atomic():
             for account_id in sorted(by_account):  # the same order for everybody: two settlements cannot deadlock

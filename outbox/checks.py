@@ -29,6 +29,9 @@ def database_is_named(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessa
 def providers_can_be_made(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
     problems: list[checks.CheckMessage] = []
     for name in settings.SMS_PROVIDERS:
+        if not re.fullmatch(r"[A-Za-z0-9._~-]{1,64}", name):  # it becomes a part of the receipts' address
+            text = f"SMS_PROVIDERS: {name!r}: use 1 to 64 letters, digits and . _ ~ - as a name."
+            problems.append(checks.Error(text, id="outbox.E007"))
         try:
             get_provider(name)
         except Exception as error:  # noqa: BLE001  # whatever is wrong with it, the operator should read it here
@@ -64,9 +67,9 @@ def numbers_are_in_range(app_configs: Any, **kwargs: Any) -> list[checks.CheckMe
     wrong = {
         "SMS_CURRENCY: give three capital letters, as KES.": not re.fullmatch("[A-Z]{3}", settings.SMS_CURRENCY),
         "SMS_MAX_SEGMENTS: from 1 to 255.": not 1 <= settings.SMS_MAX_SEGMENTS <= 255,
-        "SMS_MAX_RETRIES: 0 or more.": settings.SMS_MAX_RETRIES < 0,
+        "SMS_MAX_RETRIES: from 0 to 1000.": not 0 <= settings.SMS_MAX_RETRIES <= 1000,
         "SMS_VALIDITY_MINUTES: from 1 to 10080.": not 1 <= settings.SMS_VALIDITY_MINUTES <= MAX_VALIDITY_MINUTES,
-        "SMS_UNKNOWN_AFTER_HOURS: 1 or more.": settings.SMS_UNKNOWN_AFTER_HOURS < 1,
+        "SMS_UNKNOWN_AFTER_HOURS: from 1 to 8760.": not 1 <= settings.SMS_UNKNOWN_AFTER_HOURS <= 8760,
         "SMS_LOW_BALANCE_THRESHOLD: a number.": not re.fullmatch(
             r"[0-9]{1,10}(\.[0-9]{1,4})?", settings.SMS_LOW_BALANCE_THRESHOLD
         ),

@@ -7,12 +7,15 @@ and when the lease is over the outcome is unknown: nobody sends that message aga
 
 import logging
 import time
+import uuid
+from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, connection, transaction
+from django.db import Error as DatabaseError  # every one of them, InterfaceError too
+from django.db import IntegrityError, OperationalError, connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
@@ -20,16 +23,21 @@ from outbox import idempotency, outcomes, receipts, routing
 from outbox.models import Attempt, Outbox
 from outbox.outcomes import Result
 from outbox.providers import get_provider
-from outbox.providers.base import Message, OutcomeUnknown, ProviderError, Unavailable
+from outbox.providers.base import Accepted, DeliveryReceipt, Message, OutcomeUnknown, ProviderError, Unavailable
+from smsportal.exceptions import DomainError
 
 logger = logging.getLogger(__name__)
 
 CONCURRENCY = 64  # calls at once, in one process
 POLL_S = 0.1  # how often an idle worker looks for work
 SWEEP_S = 1.0  # how often it looks for what the clock has ended
-PURGE_S = 600.0
+PURGE_S = 10.0
 LEASE_MARGIN_S = 15  # what a call may take on top of its provider's own limit, before its worker is taken for dead
 NO_ROUTE_RETRY_S = 60
+NO_ROUTE = ("no_route", "No provider is set up for this destination. It waits for one until it expires.")
+BROKEN_ROW_RETRY_S = 300
+BROKEN_ROW = ("internal_error", "Something is wrong with this message's records. The operator has to look at it.")
+LOCKED_RETRY_S = 5.0
 DATABASE_RETRY_S = 1.0
 
 
@@ -38,6 +46,7 @@ class Claim:
     """One attempt that is ours until its lease ends."""
 
     attempt_id: int
+    user_id: uuid.UUID  # who pays
     provider: str
     message: Message
     claimed_at: float = field(default_factory=time.monotonic)
@@ -48,30 +57,44 @@ def claim(limit: int) -> list[Claim]:
     """Take up to `limit` due messages; those that another worker is taking at this moment are passed over."""
     entries = list(Outbox.objects.due().select_for_update(skip_locked=True)[:limit])
     routed = [(entry, routing.choose(entry.recipient, entry.attempt_count + 1)) for entry in entries]
-    _put_off([entry for entry, provider in routed if provider is None])
-    attempts = Attempt.objects.bulk_create(
-        Attempt(
-            outbox=entry,
-            number=entry.attempt_count + 1,
-            hold_reference=entry.hold_reference,
-            provider=provider,
-            lease_expires_at=Now() + timedelta(seconds=get_provider(provider).timeout_s + LEASE_MARGIN_S),
-        )
-        for entry, provider in routed
-        if provider is not None
-    )
+    _put_off([entry for entry, provider in routed if provider is None], NO_ROUTE_RETRY_S, *NO_ROUTE)
+    attempts = _begin_attempts([_attempt(entry, provider) for entry, provider in routed if provider is not None])
     Outbox.objects.filter(pk__in=[attempt.outbox_id for attempt in attempts]).update(
         due_at=None, last_attempt_at=Now(), attempt_count=F("attempt_count") + 1
     )
-    return [Claim(attempt.pk, attempt.provider, _message(attempt.outbox, attempt.number)) for attempt in attempts]
+    return [
+        Claim(attempt.pk, attempt.outbox.user_id, attempt.provider, _message(attempt.outbox, attempt.number))
+        for attempt in attempts
+    ]
 
 
-def _put_off(unrouted: list[Outbox]) -> None:
-    if unrouted:
-        Outbox.objects.filter(pk__in=[entry.pk for entry in unrouted]).update(
-            due_at=Now() + timedelta(seconds=NO_ROUTE_RETRY_S),
-            error_code="no_route",
-            error_details="No provider is set up for this destination. It waits for one until it expires.",
+def _attempt(entry: Outbox, provider: str) -> Attempt:
+    return Attempt(
+        outbox=entry,
+        number=entry.attempt_count + 1,
+        hold_reference=entry.hold_reference,
+        provider=provider,
+        lease_expires_at=Now() + timedelta(seconds=get_provider(provider).timeout_s + LEASE_MARGIN_S),
+    )
+
+
+def _begin_attempts(attempts: list[Attempt]) -> list[Attempt]:
+    """Write the attempts. A row that contradicts another, after a repair by hand, is put off and stops nobody else."""
+    try:
+        with transaction.atomic():
+            return Attempt.objects.bulk_create(attempts)
+    except IntegrityError:
+        if len(attempts) > 1:
+            return [begun for attempt in attempts for begun in _begin_attempts([attempt])]
+    logger.error("outbox %s cannot be attempted: its rows contradict each other, see audit", attempts[0].outbox_id)
+    _put_off([attempts[0].outbox], BROKEN_ROW_RETRY_S, *BROKEN_ROW)
+    return []
+
+
+def _put_off(entries: list[Outbox], seconds: int, error_code: str, error_details: str) -> None:
+    if entries:
+        Outbox.objects.filter(pk__in=[entry.pk for entry in entries]).update(
+            due_at=Now() + timedelta(seconds=seconds), error_code=error_code, error_details=error_details
         )
 
 
@@ -92,25 +115,31 @@ def call(claimed: Claim) -> Result:
     if time.monotonic() - claimed.claimed_at > LEASE_MARGIN_S:
         return Unavailable("The worker was too slow to begin.", code="worker_stalled")
     try:
-        return get_provider(claimed.provider).send(claimed.message)
+        result = get_provider(claimed.provider).send(claimed.message)
+        if not isinstance(result, Accepted):
+            raise TypeError(f"send() returned {type(result).__name__}, not Accepted")
     except ProviderError as error:
         return error
     except Exception:
         # A mistake in a provider's code proves nothing about the message.
         logger.exception("provider %s broke on outbox %s", claimed.provider, claimed.message.reference)
         return OutcomeUnknown("The provider's answer could not be understood.")
+    return result
 
 
 class Dispatcher:
     """One worker process: many calls at once, one thread that talks to the database.
 
-    Any number of them share the outbox; `stop()` lets the calls under way finish and ends run().
+    Any number of them share the outbox; `stop()` lets the calls under way finish and ends run(). What one message, one
+    user's locked account or one provider does never stops the others.
     """
 
     def __init__(self, concurrency: int = CONCURRENCY) -> None:
         self.concurrency = concurrency
         self.stopping = False
-        self._calls: dict[Future[Result], int] = {}  # attempt ids of calls under way or not yet settled
+        self._calls: dict[Future[Result], Claim] = {}  # under way, or not yet settled
+        self._locked_until: dict[uuid.UUID, float] = {}  # users whose account somebody else keeps locked
+        self._receipts: deque[tuple[str, DeliveryReceipt]] = deque()  # collected, not yet applied
         self._sweep_at = self._purge_at = 0.0
 
     def stop(self) -> None:
@@ -124,14 +153,16 @@ class Dispatcher:
                     self._settle_finished()
                     claimed = 0 if self.stopping else self._claim_into(pool)
                     self._housekeeping()
-                except (DatabaseError, InterfaceError) as error:
+                    idle = not self._calls and (self.stopping or (once and not Outbox.objects.due().exists()))
+                except DatabaseError as error:
                     # Nothing is lost: outcomes stay in `_calls` until they are committed. An outcome that cannot be
                     # written before its lease ends is unknown, as if the worker had died.
                     logger.error("database: %s; trying again", type(error.__cause__ or error).__name__)
                     connection.close()
+                    idle = self.stopping and not self._calls
+                    claimed = 0
                     time.sleep(DATABASE_RETRY_S)
-                    continue
-                if not self._calls and (self.stopping or (once and not claimed)):
+                if idle:
                     return
                 self._rest(busy=claimed > 0)
 
@@ -139,20 +170,54 @@ class Dispatcher:
         free = self.concurrency - len(self._calls)
         claims = claim(free) if free else []
         for claimed in claims:
-            self._calls[pool.submit(call, claimed)] = claimed.attempt_id
+            self._calls[pool.submit(call, claimed)] = claimed
         return len(claims)
 
     def _settle_finished(self) -> None:
-        finished = [future for future in self._calls if future.done()]
+        """Write what the finished calls came to: all in one go, or user by user when that fails."""
+        now = time.monotonic()
+        self._locked_until = {user_id: until for user_id, until in self._locked_until.items() if until > now}
+        finished = {
+            future: claimed
+            for future, claimed in self._calls.items()
+            if future.done() and claimed.user_id not in self._locked_until
+        }
+        try:
+            self._settle(finished)
+        except (DatabaseError, DomainError):
+            connection.ensure_connection()  # without a database there is nothing to try again now
+            for user_id in {claimed.user_id for claimed in finished.values()}:
+                self._settle_user(
+                    user_id, {future: claimed for future, claimed in finished.items() if claimed.user_id == user_id}
+                )
+
+    def _settle(self, finished: dict[Future[Result], Claim]) -> None:
         if finished:
-            outcomes.settle((self._calls[future], future.result()) for future in finished)
+            outcomes.settle((claimed.attempt_id, future.result()) for future, claimed in finished.items())
             for future in finished:
                 del self._calls[future]
 
+    def _settle_user(self, user_id: uuid.UUID, finished: dict[Future[Result], Claim]) -> None:
+        """One user's outcomes. While his account is locked they wait; one that contradicts the books is given up."""
+        try:
+            self._settle(finished)
+        except OperationalError:
+            self._locked_until[user_id] = time.monotonic() + LOCKED_RETRY_S
+        except (DatabaseError, DomainError):
+            for future, claimed in finished.items():
+                try:
+                    self._settle({future: claimed})
+                except (DatabaseError, DomainError):
+                    # Left to the end of its lease: then it is unknown, and the audit names what is wrong.
+                    logger.exception("outbox %s: its outcome cannot be written", claimed.message.reference)
+                    del self._calls[future]
+
     def _housekeeping(self) -> None:
-        for name, provider in {name: get_provider(name) for name in settings.SMS_PROVIDERS}.items():
-            for receipt in provider.collect_receipts():
-                receipts.apply(name, receipt)
+        for name in settings.SMS_PROVIDERS:
+            self._receipts.extend((name, receipt) for receipt in get_provider(name).collect_receipts())
+        while self._receipts:
+            receipts.apply(*self._receipts[0])
+            self._receipts.popleft()
         now = time.monotonic()
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_S
@@ -167,7 +232,8 @@ class Dispatcher:
         """Wait until a call ends or it is time to look again; not at all while there is work and room for it."""
         if busy and len(self._calls) < self.concurrency:
             return
-        if self._calls:
-            wait(self._calls, timeout=POLL_S, return_when=FIRST_COMPLETED)
-        else:
+        under_way = [future for future in self._calls if not future.done()]
+        if under_way:
+            wait(under_way, timeout=POLL_S, return_when=FIRST_COMPLETED)
+        elif not self._calls or self._locked_until:
             time.sleep(POLL_S)

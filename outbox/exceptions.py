@@ -6,10 +6,6 @@ from outbox.models import Outbox
 from smsportal.exceptions import DomainError
 
 
-class SenderIdNotAllowed(DomainError):
-    code = "sender_id_not_allowed"
-
-
 class TooManySegments(DomainError):
     code = "too_many_segments"
 

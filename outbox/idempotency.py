@@ -16,6 +16,7 @@ from outbox.exceptions import IdempotencyKeyReused, InFlight
 from outbox.models import IdempotencyKey, Outbox
 from smsportal.models import User
 
+PURGE_BATCH = 5_000  # in one statement, which must be over long before a lease is
 KEPT_FOR = timedelta(hours=48)  # we promise 24
 
 
@@ -75,5 +76,6 @@ def fingerprint(operation: str, body: dict[str, Any]) -> str:
 
 
 def purge() -> int:
-    """Forget keys that are older than we promise to keep them; returns how many."""
-    return IdempotencyKey.objects.filter(created_at__lt=Now() - KEPT_FOR).delete()[0]
+    """Forget some keys that are older than we promise to keep them; returns how many."""
+    old = IdempotencyKey.objects.filter(created_at__lt=Now() - KEPT_FOR).order_by("created_at")
+    return IdempotencyKey.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:PURGE_BATCH])).delete()[0]

@@ -77,6 +77,7 @@ class Outbox(models.Model):
     scheduled_at = models.DateTimeField(null=True)
     due_at = models.DateTimeField(null=True)  # when a dispatcher takes it; null when none should
     expires_at = models.DateTimeField()
+    validity_minutes = models.PositiveIntegerField()  # how long it may wait, at each acceptance
     last_attempt_at = models.DateTimeField(null=True)
     sent_at = models.DateTimeField(null=True)  # first accepted by a provider
     delivered_at = models.DateTimeField(null=True)

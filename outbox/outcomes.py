@@ -4,10 +4,12 @@ Whoever changes a message here holds the lock on its row first; that makes the o
 (messages by id, then accounts by id) and lets exactly one of a worker, a receipt and a sweep win.
 """
 
+import logging
 import random
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -17,6 +19,9 @@ from django.db.models.functions import Coalesce, Now
 from billing import ledger
 from outbox.models import Attempt, Outbox
 from outbox.providers.base import Accepted, OutcomeUnknown, ProviderError, Rejected, Unavailable
+from smsportal.exceptions import DomainError
+
+logger = logging.getLogger(__name__)
 
 Status = Outbox.Status
 ChargeStatus = Outbox.ChargeStatus
@@ -41,7 +46,7 @@ def settle(results: Iterable[tuple[int, Result]]) -> int:
     """
     result_of = dict(results)
     attempts = Attempt.objects.filter(pk__in=result_of)
-    entries = _locked(Outbox.objects.filter(pk__in=attempts.values("outbox_id")))
+    entries = _locked(Outbox.objects.filter(pk__in=attempts.order_by().values("outbox_id")))
     endings: list[Ending] = []
     for attempt in attempts:  # read after the lock, so that no outcome written before it is missed
         result = result_of[attempt.pk]
@@ -168,9 +173,27 @@ def end_unknown() -> int:
     )
 
 
-@transaction.atomic
 def _give_up(doomed: QuerySet[Outbox], **reason: str) -> int:
-    entries = _locked(doomed[:SWEEP_BATCH], skip_locked=True)
+    """Fail the doomed; one whose money the books know otherwise is left alone, for the audit to name."""
+    ids = list(doomed.values_list("pk", flat=True)[:SWEEP_BATCH])
+    try:
+        return _give_up_these(doomed, ids, reason)
+    except DomainError:
+        return sum(_give_up_one(doomed, pk, reason) for pk in ids)
+
+
+def _give_up_one(doomed: QuerySet[Outbox], pk: UUID, reason: dict[str, str]) -> int:
+    try:
+        return _give_up_these(doomed, [pk], reason)
+    except DomainError:
+        logger.exception("outbox %s cannot be given up: see audit", pk)
+        return 0
+
+
+@transaction.atomic
+def _give_up_these(doomed: QuerySet[Outbox], ids: list[UUID], reason: dict[str, str]) -> int:
+    # Asked again under the lock: what was doomed a moment ago may have been settled by another worker or a receipt.
+    entries = _locked(doomed.filter(pk__in=ids), skip_locked=True)
     Outbox.objects.filter(pk__in=entries).update(
         status=Status.FAILED, outcome=None, due_at=None, charge_status=ChargeStatus.RELEASED, **reason
     )
@@ -180,6 +203,4 @@ def _give_up(doomed: QuerySet[Outbox], **reason: str) -> int:
 
 def _locked(queryset: QuerySet[Outbox], *, skip_locked: bool = False) -> dict[Any, Outbox]:
     """The messages by id, their rows locked in the order of their ids: two who lock many cannot deadlock."""
-    ids = queryset.values_list("pk", flat=True)
-    locked = Outbox.objects.filter(pk__in=list(ids)).order_by("pk").select_for_update(skip_locked=skip_locked)
-    return {entry.pk: entry for entry in locked}
+    return {entry.pk: entry for entry in queryset.order_by("pk").select_for_update(skip_locked=skip_locked)}

@@ -44,11 +44,13 @@ def _find(provider: str, receipt: DeliveryReceipt) -> Attempt | None:
     attempts = Attempt.objects.filter(provider=provider).order_by("-number")
     own = attempts.filter(provider_message_id=receipt.provider_message_id) if receipt.provider_message_id else None
     try:
-        ours = attempts.filter(outbox_id=uuid.UUID(receipt.reference or ""))
+        reference = uuid.UUID(receipt.reference or "")
     except ValueError:
         return own.order_by("-pk").first() if own is not None else None
+    ours = attempts.filter(outbox_id=reference)
     # One message may have been handed over more than once: the provider's id tells which time is meant.
-    return (own and own.filter(outbox_id__in=ours.values("outbox_id")).first()) or ours.first()
+    mine = own.filter(outbox_id=reference).first() if own is not None else None
+    return mine or ours.first()
 
 
 def _advance(entry: Outbox, attempt: Attempt, receipt: DeliveryReceipt) -> bool:

@@ -151,14 +151,14 @@ def _time(entry: Outbox, now: datetime, scheduled_at: datetime | None, validity_
     except ValidationError as error:
         raise ValidationError({"scheduled_at": error}) from error
     try:
-        validity = validation.clean_validity(
+        entry.validity_minutes = validation.clean_validity(
             settings.SMS_VALIDITY_MINUTES if validity_minutes is None else validity_minutes
         )
     except ValidationError as error:
         raise ValidationError({"validity_minutes": error}) from error
     entry.created_at = now
     entry.due_at = scheduled_at or now
-    entry.expires_at = entry.due_at + timedelta(minutes=validity)
+    entry.expires_at = entry.due_at + timedelta(minutes=entry.validity_minutes)
 
 
 def _frozen_price(quoted: Quote) -> dict[str, Any]:
@@ -224,7 +224,7 @@ def resend(entry: Outbox, *, request: idempotency.Request | None = None) -> Outb
                 error_details=None,
                 retry_count=F("retry_count") + 1,
                 due_at=quoted.as_of,
-                expires_at=quoted.as_of + timedelta(minutes=settings.SMS_VALIDITY_MINUTES),
+                expires_at=quoted.as_of + timedelta(minutes=entry.validity_minutes),
             )
             entry.refresh_from_db()
             if not won:

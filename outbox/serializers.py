@@ -27,13 +27,22 @@ class Instant(serializers.DateTimeField):
             self.fail("no_offset")
 
 
+class Identifier(serializers.UUIDField):
+    """A UUID as a JSON string."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, str):
+            self.fail("invalid", value=data)
+        return super().to_internal_value(data)
+
+
 class SendSerializer(StrictSerializer):
     """The body of `POST /api/sms/send`: types only; what a message may look like is outbox/validation.py."""
 
     recipientPhoneNumber = Text(source="recipient", help_text="The number: E.164, or local in the default region.")
-    message = Text(source="text", help_text="The text, sent exactly as it is.", max_length=10_000)
+    message = Text(source="text", help_text="The text, sent exactly as it is.")
     senderId = Text(source="sender_id", required=False, help_text="1 to 11 letters, digits and inner spaces.")
-    userId = serializers.UUIDField(
+    userId = Identifier(
         source="user_id", required=False, help_text="Send for this user; for keys that may act for others."
     )
     messageId = Text(source="message_id", required=False, help_text="Your own id for it, unique among your messages.")

@@ -7,7 +7,7 @@ import uuid
 from typing import Any, cast
 
 from django.core.exceptions import ValidationError as InvalidMessage
-from django.db import connection
+from django.db import InterfaceError, OperationalError, connection
 from django.db.models import QuerySet
 from django.http import Http404
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -248,7 +248,10 @@ def wait_for_outcome(request: Request, entry: Outbox) -> Outbox:
             if not connection.in_atomic_block:
                 connection.close()  # back to the pool: waiting needs no database
             time.sleep(WAIT_POLL_S)
-            entry.refresh_from_db()
+            try:
+                entry.refresh_from_db()
+            except (OperationalError, InterfaceError):
+                break  # it is accepted, whatever the database does now: an error would have it sent once more
         return entry
     finally:
         waiting_room.release()

@@ -1,6 +1,7 @@
 """Who may come in: people and their apps' keys."""
 
 import hashlib
+import re
 import secrets
 import uuid
 from datetime import datetime, timedelta
@@ -10,6 +11,7 @@ import uuid_utils.compat
 from django.contrib.auth.models import AbstractUser
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
 from django.utils import timezone
 
 
@@ -38,9 +40,10 @@ class User(AbstractUser):
 class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
     def usable(self) -> Self:
         """Keys that let somebody in at this moment."""
-        now = timezone.now()
         return self.filter(
-            Q(expires_at=None) | Q(expires_at__gt=now), Q(revoked_at=None) | Q(revoked_at__gt=now), user__is_active=True
+            Q(expires_at=None) | Q(expires_at__gt=Now()),
+            Q(revoked_at=None) | Q(revoked_at__gt=Now()),
+            user__is_active=True,
         )
 
 
@@ -79,6 +82,10 @@ class ApiKey(models.Model):
         )
         return key, secret
 
+    @classmethod
+    def looks_like_one(cls, text: str) -> bool:
+        return re.fullmatch(rf"{cls.PREFIX}[A-Za-z0-9_-]{{43}}", text) is not None
+
     @staticmethod
     def digest_of(secret: str) -> str:
         return hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest()
@@ -87,4 +94,5 @@ class ApiKey(models.Model):
         """Remember that the key was used, at most once a minute, so that a busy app writes no row per call."""
         now: datetime = timezone.now()
         if self.last_used_at is None or now - self.last_used_at > timedelta(minutes=1):
-            type(self).objects.filter(pk=self.pk).update(last_used_at=now)
+            # Only from what was read: of many calls at once, one writes.
+            type(self).objects.filter(pk=self.pk, last_used_at=self.last_used_at).update(last_used_at=now)

@@ -76,6 +76,7 @@ def _database(pool_size: int) -> dict[str, Any]:
     limits = "-c lock_timeout=2s -c statement_timeout=30s -c idle_in_transaction_session_timeout=60s"
     options["options"] = f"{limits} {options.get('options', '')}".strip()
     options.setdefault("connect_timeout", 2)
+    database["CONN_HEALTH_CHECKS"] = True  # a connection that PostgreSQL has dropped is replaced before it is used
     if pool_size:
         options["pool"] = {"min_size": 0, "max_size": pool_size, "timeout": 1.5}
     return database

@@ -1,10 +1,32 @@
 """What a provider is: one class that hands a message over and says, from evidence, what became of it."""
 
+import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from django.http import HttpRequest
+
+# What an answer says is a stranger's: cut to what the database holds, wherever it comes in.
+LONGEST_ID = 128  # characters; a longer one cannot be stored, and a part of it would name something else
+LONGEST_CODE = 40
+LONGEST_DETAILS = 500
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 15 * 60.0  # of what a provider asks for, in Retry-After or otherwise
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # PostgreSQL takes neither NUL nor half a character
+
+
+def as_text(value: Any, longest: int) -> str | None:
+    """A text or number made fit to store, cut at `longest`; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    return UNSTORABLE.sub("", str(value))[:longest]
+
+
+def as_id(value: Any) -> str | None:
+    """A text or number as an id; None when it is empty or too long to be kept whole."""
+    text = as_text(value, LONGEST_ID + 1)
+    return text if text and len(text) <= LONGEST_ID else None
 
 
 @dataclass(frozen=True)
@@ -26,6 +48,9 @@ class Accepted:
 
     provider_message_id: str | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "provider_message_id", as_id(self.provider_message_id))
+
 
 class ProviderError(Exception):
     """Why a message was not accepted. code: a stable word of ours; the text is a sentence for a person."""
@@ -34,9 +59,9 @@ class ProviderError(Exception):
 
     def __init__(self, details: str, *, code: str | None = None, provider_message_id: str | None = None) -> None:
         super().__init__(details)
-        self.details = details
-        self.error_code = code or self.code
-        self.provider_message_id = provider_message_id
+        self.details = as_text(details, LONGEST_DETAILS) or ""
+        self.error_code = as_text(code, LONGEST_CODE) or self.code
+        self.provider_message_id = as_id(provider_message_id)
 
 
 class Rejected(ProviderError):
@@ -52,7 +77,8 @@ class Unavailable(ProviderError):
 
     def __init__(self, details: str, *, code: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(details, code=code)
-        self.retry_after = retry_after
+        usable = retry_after is not None and math.isfinite(retry_after)
+        self.retry_after = max(SHORTEST_PAUSE_S, min(float(retry_after or 0), LONGEST_PAUSE_S)) if usable else None
 
 
 class OutcomeUnknown(ProviderError):

@@ -16,7 +16,7 @@ class ApiKeyAuthentication(authentication.BaseAuthentication):
     """`Authorization: Bearer <key>`. A key anywhere in the address is refused: addresses end up in logs."""
 
     def authenticate(self, request: Request) -> tuple[User, ApiKey] | None:
-        if any(value.startswith(ApiKey.PREFIX) for values in request.query_params.lists() for value in values[1]):
+        if any(ApiKey.looks_like_one(value) for values in request.query_params.lists() for value in values[1]):
             raise exceptions.AuthenticationFailed(REFUSED)
         header = request.META.get("HTTP_AUTHORIZATION")
         if header is None:

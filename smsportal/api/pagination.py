@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 import uuid
 from typing import Any
 from urllib.parse import parse_qsl
@@ -23,7 +24,7 @@ class KeysetPagination(CursorPagination):
 
     def get_page_size(self, request: Request) -> int:
         asked = request.query_params.get("pageSize", str(self.page_size))
-        if not (asked.isascii() and asked.isdigit() and 1 <= int(asked[:9]) <= self.max_page_size):
+        if not re.fullmatch(r"[0-9]{1,3}", asked) or not 1 <= int(asked) <= self.max_page_size:
             raise ValidationError({"pageSize": f"Must be a whole number from 1 to {self.max_page_size}."})
         return int(asked)
 

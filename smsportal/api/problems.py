@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 from rest_framework import exceptions
@@ -41,7 +41,6 @@ KINDS = {
     "acting_for_others_not_allowed": Kind(
         403, "Acting for others not allowed", "Leave `userId` out, or use a key that may act for other users."
     ),
-    "sender_id_not_allowed": Kind(403, "Sender ID not allowed", "Use a sender ID that is yours."),
     "not_found": Kind(404, "Not found", "There is no such thing, or it is not yours."),
     "method_not_allowed": Kind(405, "Method not allowed", "Use one of the methods in `Allow`."),
     "in_flight": Kind(409, "In flight", "The first request with this key is not done; ask again in a moment."),
@@ -54,7 +53,6 @@ KINDS = {
     "max_total_cost_exceeded": Kind(422, "Maximum cost exceeded", "Shorten the message or raise `maxTotalCost`."),
     "too_many_segments": Kind(422, "Too many segments", "Shorten the message."),
     "idempotency_key_reused": Kind(422, "Idempotency key reused", "Use a new key for a new request."),
-    "throttled": Kind(429, "Too many requests", "Wait for as long as `Retry-After` says."),
     "internal_error": Kind(500, "Internal error", "Not your fault. Repeat with the same `Idempotency-Key`."),
     "unavailable": Kind(503, "Unavailable", "Repeat with the same `Idempotency-Key` after `Retry-After` seconds."),
 }
@@ -83,7 +81,8 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
             body = problem(error.code, error.message, **error.members)
         case exceptions.ValidationError():
             body = problem("invalid", errors=list(_field_errors(error.get_full_details())))
-        case OperationalError() | InterfaceError():
+        case OperationalError() | InterfaceError() | InternalError():
+            # InternalError: a database that is only to be read, as after a failover.
             logger.error("database unavailable: %s", type(error.__cause__ or error).__name__)
             body, headers = problem("unavailable"), {"Retry-After": str(RETRY_SECONDS)}
         case Http404():
@@ -158,7 +157,7 @@ def server_error(request: HttpRequest) -> HttpResponseBase:
     """handler500: a database that is down is a 503 that says when to come back, everything else a 500."""
     from django.views.defaults import server_error as html_server_error
 
-    down = isinstance(sys.exc_info()[1], OperationalError | InterfaceError)
+    down = isinstance(sys.exc_info()[1], OperationalError | InterfaceError | InternalError)
     if request.path.startswith("/api/"):
         return problem_response("unavailable" if down else "internal_error")
     response = html_server_error(request)

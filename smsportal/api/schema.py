@@ -7,6 +7,7 @@ from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 
 from smsportal.api.problems import CONTENT_TYPE, KINDS
+from smsportal.api.serializers import Money
 
 
 class FieldErrorSerializer(serializers.Serializer):
@@ -26,10 +27,24 @@ class ProblemSerializer(serializers.Serializer):
     errors = FieldErrorSerializer(  # type: ignore[assignment]  # a member of that name, as RFC 9457 suggests
         many=True, required=False, help_text="With `invalid`: what is wrong, field by field."
     )
+    required = Money(  # type: ignore[assignment]  # the member's name
+        required=False, help_text="With `insufficient_balance`: what is needed."
+    )
+    available = Money(required=False, help_text="With `insufficient_balance`: what there is.")
+    currency = serializers.CharField(required=False, help_text="Of the money in this answer.")
+    totalCost = Money(required=False, help_text="With `max_total_cost_exceeded`.")
+    smsUnitsUsed = serializers.IntegerField(required=False, help_text="With `too_many_segments`.")
+    retryCount = serializers.IntegerField(required=False, help_text="With `retry_limit_reached`.")
+    maxRetries = serializers.IntegerField(required=False, help_text="With `retry_limit_reached`.")
+    outcome = serializers.CharField(required=False, allow_null=True, help_text="With `not_failed`: of the entry.")
+    outbox = serializers.DictField(
+        required=False,
+        help_text="With `insufficient_balance`, `not_failed` and `not_cancellable`: the outbox entry as it stands.",
+    )
 
 
 # What any call with a key may meet.
-COMMON = ("unauthorized", "forbidden", "method_not_allowed", "throttled", "internal_error", "unavailable")
+COMMON = ("unauthorized", "forbidden", "method_not_allowed", "internal_error", "unavailable")
 
 
 def problems(*codes: str) -> dict[tuple[int, str], Any]:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from django.db import OperationalError
 from django.utils import timezone
 
 from billing import ledger
@@ -87,10 +88,10 @@ def test_send_answers_201_with_the_entry_to_the_letter(api, account):
         ("message", {"message": None}),
         ("message", {"message": ""}),
         ("message", {"message": "\u200b\u2060"}),
-        ("message", {"message": "x" * 10_001}),
         ("senderId", {"senderId": "TWELVECHARSX"}),
         ("senderId", {"senderId": "+447400123456"}),
         ("userId", {"userId": "amina"}),
+        ("userId", {"userId": 5}),
         ("messageId", {"messageId": "x" * 129}),
         ("messageId", {"messageId": ""}),
         ("scheduleTimestamp", {"scheduleTimestamp": "2030-01-01T00:00:00"}),
@@ -157,6 +158,8 @@ def test_bad_input_is_a_400_naming_the_field_and_leaves_no_trace(api, account, p
         b"\xef\xbb\xbf{}",
         b'{"message": "\xff"}',
         b'{"message": "a", "message": "b"}',
+        b'{"a":"' + b'\\"' * 30_000,
+        b"{" + b",".join(b'"%d":1' % number for number in range(5_000)) + b',"4999":1}',
         b'{"maxTotalCost": NaN}',
         b'{"maxTotalCost": Infinity}',
         b'{"maxTotalCost": 1e999}',
@@ -204,6 +207,7 @@ def test_unpaid_is_a_402_with_the_logged_entry(api, account):
     ("change", "code"),
     [
         ({"message": "x" * 2_000}, "too_many_segments"),
+        ({"message": "😀" * 10_000}, "too_many_segments"),
         ({"maxTotalCost": 0.5}, "max_total_cost_exceeded"),
     ],
 )
@@ -391,6 +395,10 @@ def test_the_log_is_newest_first_in_pages_that_join_without_gap_or_overlap(api, 
         "pageSize=201",
         "pageSize=x",
         "pageSize=-1",
+        "pageSize=00000000199999",
+        f"pageSize={'9' * 5000}",
+        "createdAfter=2026-01-01",
+        "createdAfter=2026-01-01T00:00:00",
         "status=delivered",
         "status__regex=(a%2B)%2B$",
         "user__password__startswith=x",
@@ -543,5 +551,16 @@ def test_prefer_wait_delays_the_answer_until_the_outcome_is_known(api, provider)
 
 def test_prefer_wait_gives_up_after_its_seconds(api):
     response = api.post(SEND, BODY, headers={"Prefer": "wait=1"})
+
+    assert (response.status_code, response.json()["status"]) == (201, "pending")
+
+
+def test_an_accepted_message_is_never_answered_with_an_error(api, monkeypatch):
+    def down(*_, **__):
+        raise OperationalError("the database went away while the caller waited")
+
+    monkeypatch.setattr(Outbox, "refresh_from_db", down)
+
+    response = api.post(SEND, BODY, headers={"Prefer": "wait=10"})
 
     assert (response.status_code, response.json()["status"]) == (201, "pending")

@@ -1,5 +1,6 @@
 """A failed message is sent again: the same row, today's price, a cap that holds."""
 
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -65,6 +66,17 @@ def test_only_a_failed_message_is_sent_again(account, provider, state):
 
     assert ledger.account_of(account.user).held == held
     assert Outbox.objects.get().retry_count == 0
+
+
+def test_a_resent_message_may_wait_as_long_as_it_was_first_allowed_to(account, provider):
+    provider.error = Rejected("no")
+    entry = sending.send(account.user, recipient="+254711000001", text="Your code is 4321", validity_minutes=5)
+    drain()
+
+    entry = sending.resend(Outbox.objects.get())
+
+    assert entry.due_at is not None
+    assert entry.expires_at - entry.due_at == timedelta(minutes=5)
 
 
 def test_the_cap_holds(failed, provider):

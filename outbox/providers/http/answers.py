@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from outbox.providers.base import as_id
 from outbox.providers.calls import Answer
 
-LONGEST_ID = 128  # characters; a longer one cannot be stored, and a part of it would name something else
 MISSING = object()  # what a pointer gives that leads nowhere; JSON's null is a value
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # PostgreSQL takes neither NUL nor half a character
 _ESCAPES = re.compile(r"~(?![01])")
 
 
@@ -43,19 +42,6 @@ def look_up(document: Any, pointer: str) -> Any:
         else:
             return MISSING
     return document
-
-
-def as_text(value: Any, longest: int) -> str | None:
-    """A text or number made fit to store, cut at `longest`; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    return _UNSTORABLE.sub("", str(value))[:longest]
-
-
-def as_id(value: Any) -> str | None:
-    """A text or number as an id; None when it is empty or too long to be kept whole."""
-    text = as_text(value, LONGEST_ID + 1)
-    return text if text and len(text) <= LONGEST_ID else None
 
 
 def check_regex(pattern: Any, option: str) -> re.Pattern[str]:
@@ -138,8 +124,8 @@ class IdFinder:
         return as_id(look_up(document, self._pointer)) if self._pointer is not None else None
 
 
-def retry_after(headers: Mapping[str, str], *, shortest: float = 1, longest: float = 15 * 60) -> float | None:
-    """The seconds that Retry-After (RFC 9110, 10.2.3) asks for, within bounds; None when it says nothing of use."""
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """The seconds that Retry-After (RFC 9110, 10.2.3) asks for, not yet bounded; None when it says nothing of use."""
     given = headers.get("Retry-After", "").strip()
     try:
         seconds = float(given)
@@ -148,4 +134,4 @@ def retry_after(headers: Mapping[str, str], *, shortest: float = 1, longest: flo
             seconds = parsedate_to_datetime(given).timestamp() - time.time()
         except (ValueError, TypeError, IndexError, OverflowError):
             return None
-    return max(shortest, min(seconds, longest)) if math.isfinite(seconds) else None
+    return seconds if math.isfinite(seconds) else None

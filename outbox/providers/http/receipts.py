@@ -8,8 +8,8 @@ from django.http import HttpRequest
 from django.http.multipartparser import MultiPartParserError
 from django.http.request import UnreadablePostError
 
-from outbox.providers.base import DeliveryReceipt, ReceiptRefused, ReceiptStatus
-from outbox.providers.http.answers import MISSING, as_id, as_text, check_pointer, look_up, read_json
+from outbox.providers.base import DeliveryReceipt, ReceiptRefused, ReceiptStatus, as_id, as_text
+from outbox.providers.http.answers import MISSING, check_pointer, look_up, read_json
 
 LONGEST_BODY = 64 * 1024  # bytes
 MOST_FIELDS = 50  # kept as they came
