@@ -1,8 +1,9 @@
 """Where the outbox is found: its API, its providers' callbacks, its pages."""
 
 from django.urls import include, path
+from django.views.generic import RedirectView
 
-from outbox import callbacks, views
+from outbox import callbacks, pages, views
 
 api = [
     path("send", views.SendView.as_view(), name="send"),
@@ -12,7 +13,16 @@ api = [
     path("outbox/<str:outbox_id>", views.OutboxDetailView.as_view(), name="detail"),
 ]
 
+html = [
+    path("", RedirectView.as_view(pattern_name="outbox:list"), name="home"),
+    path("outbox/", pages.log, name="list"),
+    path("outbox/new/", pages.compose, name="new"),
+    path("outbox/<uuid:outbox_id>/", pages.detail, name="detail"),
+    path("outbox/<uuid:outbox_id>/resend/", pages.resend, name="resend"),
+]
+
 urlpatterns = [
+    path("", include((html, "outbox"))),
     path("api/sms/", include((api, "outbox-api"))),
     path("api/providers/<str:provider>/receipts/<str:token>", callbacks.receive, name="receipts"),
 ]
