@@ -21,17 +21,14 @@ DeliveryStatus = Outbox.DeliveryStatus
 @transaction.atomic
 def apply(provider: str, receipt: DeliveryReceipt) -> Receipt:
     """Store a receipt that came from `provider`, and move its message forward if it says something new."""
-    attempt = _find(provider, receipt)
+    outbox_id = _find(provider, receipt)
     applied = False
-    if attempt is not None:
-        entry = Outbox.objects.select_for_update().get(pk=attempt.outbox_id)
-        attempt.refresh_from_db()
-        # A receipt for an earlier attempt says nothing about the one that was made since.
-        if attempt.number == entry.attempt_count and attempt.hold_reference == entry.hold_reference:
-            applied = _advance(entry, attempt, receipt)
+    if outbox_id is not None:
+        entry = Outbox.objects.select_for_update().get(pk=outbox_id)
+        applied = _advance(entry, provider, receipt)
     return Receipt.objects.create(
         provider=provider,
-        outbox_id=attempt.outbox_id if attempt else None,
+        outbox_id=outbox_id,
         provider_message_id=receipt.provider_message_id,
         status=receipt.status,
         raw=receipt.raw,
@@ -39,32 +36,57 @@ def apply(provider: str, receipt: DeliveryReceipt) -> Receipt:
     )
 
 
-def _find(provider: str, receipt: DeliveryReceipt) -> Attempt | None:
-    """The attempt a receipt is about: by our id first, by the provider's second; None for a stranger's."""
-    attempts = Attempt.objects.filter(provider=provider).order_by("-number")
-    own = attempts.filter(provider_message_id=receipt.provider_message_id) if receipt.provider_message_id else None
+def _find(provider: str, receipt: DeliveryReceipt) -> uuid.UUID | None:
+    """The message a receipt is about: by our id first, by the provider's second; None for a stranger's."""
+    attempts = Attempt.objects.filter(provider=provider)
     try:
-        reference = uuid.UUID(receipt.reference or "")
+        attempts = attempts.filter(outbox_id=uuid.UUID(receipt.reference or ""))
     except ValueError:
-        return own.order_by("-pk").first() if own is not None else None
-    ours = attempts.filter(outbox_id=reference)
-    # One message may have been handed over more than once: the provider's id tells which time is meant.
-    mine = own.filter(outbox_id=reference).first() if own is not None else None
-    return mine or ours.first()
+        if receipt.provider_message_id is None:
+            return None
+        attempts = attempts.filter(provider_message_id=receipt.provider_message_id)
+    return attempts.order_by("-pk").values_list("outbox_id", flat=True).first()
 
 
-def _advance(entry: Outbox, attempt: Attempt, receipt: DeliveryReceipt) -> bool:
+def _advance(entry: Outbox, provider: str, receipt: DeliveryReceipt) -> bool:
     """Change the message as far as the receipt goes beyond what is known; returns whether it did."""
     if receipt.status == "unrecognised":
         return False
-    proves_acceptance = entry.status == Status.PENDING
-    if proves_acceptance:
-        outcomes.write([(entry, attempt, Accepted(receipt.provider_message_id))])
+    latest = entry.attempts.filter(number=entry.attempt_count, hold_reference=entry.hold_reference).first()
+    if latest is None:  # resent, and no provider has it yet
+        return False
+    certain = _is_about(entry, latest, provider, receipt)
+    if certain is False:
+        return False
+    changed = False
+    if entry.status == Status.PENDING and certain:
+        outcomes.write([(entry, latest, Accepted(receipt.provider_message_id))])
         entry.refresh_from_db()
-    changes = _delivery_changes(entry, receipt)
-    if changes:
+        changed = True
+    # What may be about an earlier attempt is believed only when it is good news: the handset has the text.
+    changes = _delivery_changes(entry, receipt) if certain or receipt.status == "delivered" else {}
+    if changes and entry.status != Status.PENDING:
         Outbox.objects.filter(pk=entry.pk).update(**changes)
-    return proves_acceptance or bool(changes)
+        changed = True
+    return changed
+
+
+def _is_about(entry: Outbox, latest: Attempt, provider: str, receipt: DeliveryReceipt) -> bool | None:
+    """Whether a receipt is about the latest attempt; None when it may be about an earlier one as well.
+
+    A message that was handed over more than once has one reference for all its attempts: only the provider's id tells
+    them apart, where the receipt has it and the answer had it.
+    """
+    same_id = receipt.provider_message_id is not None
+    if same_id and latest.provider_message_id == receipt.provider_message_id:
+        return True
+    earlier = entry.attempts.filter(provider=provider, number__lt=latest.number)
+    if same_id and earlier.filter(provider_message_id=receipt.provider_message_id).exists():
+        return False
+    if latest.provider != provider:
+        return False
+    may_have_taken_it = [Attempt.Outcome.ACCEPTED, Attempt.Outcome.UNKNOWN]
+    return None if earlier.filter(outcome__in=may_have_taken_it).exists() else True
 
 
 def _delivery_changes(entry: Outbox, receipt: DeliveryReceipt) -> dict[str, Any]:

@@ -36,3 +36,10 @@ def instant(text: str) -> datetime:
     if value is None or value.tzinfo is None:
         raise ArgumentTypeError(f"{text!r} is not an ISO 8601 time with an offset, such as 2027-01-01T00:00:00Z")
     return value
+
+
+def reason(text: str) -> str:
+    """Why, for whoever reads the books later: 1 to 200 characters."""
+    if not text.strip() or len(text) > 200:
+        raise ArgumentTypeError("give a reason of 1 to 200 characters")
+    return text

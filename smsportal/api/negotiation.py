@@ -6,7 +6,6 @@ from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
-from rest_framework.utils.mediatypes import media_type_matches
 
 
 class JsonOnly(BaseContentNegotiation):
@@ -14,7 +13,8 @@ class JsonOnly(BaseContentNegotiation):
 
     def select_parser(self, request: Request, parsers: Any) -> BaseParser | None:
         for parser in parsers:
-            if media_type_matches(parser.media_type, request.content_type):
+            # To the letter: "*/*" is no type of a body.
+            if request.content_type.split(";")[0].strip().lower() == parser.media_type:
                 return cast(BaseParser, parser)
         return None
 

@@ -38,7 +38,9 @@ class KeysetPagination(CursorPagination):
 def _is_ours(cursor: str, queryset: QuerySet[Any]) -> bool:
     """Whether `cursor` holds nothing but what CursorPagination writes into one for this list."""
     try:
-        tokens = dict(parse_qsl(base64.b64decode(cursor.encode("ascii"), validate=True).decode("ascii")))
+        text = base64.b64decode(cursor.encode("ascii"), validate=True).decode("ascii")
+        pairs = parse_qsl(text, keep_blank_values=True)
+        tokens = dict(pairs)
         position = tokens.pop("p")
         if queryset.model._meta.pk.get_internal_type() == "UUIDField":
             uuid.UUID(position)
@@ -46,4 +48,4 @@ def _is_ours(cursor: str, queryset: QuerySet[Any]) -> bool:
             return False
     except (KeyError, ValueError, UnicodeError, binascii.Error):
         return False
-    return tokens in ({}, {"r": "1"})
+    return tokens in ({}, {"r": "1"}) and len(pairs) == 1 + len(tokens)

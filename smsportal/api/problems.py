@@ -133,7 +133,7 @@ class ProblemMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         response = self.get_response(request)
-        ours = request.path.startswith("/api/")
+        ours = request.path == "/api" or request.path.startswith("/api/")
         if not ours or response.status_code < 400 or response.headers.get("Content-Type") == CONTENT_TYPE:
             return response
         code = CODE_OF_STATUS.get(response.status_code, "internal_error")

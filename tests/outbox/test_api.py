@@ -177,7 +177,15 @@ def test_a_body_that_is_not_one_plain_json_object_is_a_400(api, body):
 
 @pytest.mark.parametrize(
     "content_type",
-    ["text/plain", "application/xml", "application/x-www-form-urlencoded", "application/json; charset=utf-16", ""],
+    [
+        "text/plain",
+        "application/xml",
+        "application/x-www-form-urlencoded",
+        "application/json; charset=utf-16",
+        "*/*",
+        "application/*",
+        "",
+    ],
 )
 def test_only_json_in_utf8_is_read(api, content_type):
     response = api.generic("POST", SEND, json.dumps(BODY), content_type=content_type)
@@ -390,6 +398,8 @@ def test_the_log_is_newest_first_in_pages_that_join_without_gap_or_overlap(api, 
         "cursor=nonsense",
         "cursor=",
         "cursor=cD0x",
+        "cursor=cD14JnA9MDE5YWIzYzItMDAwMC03MDAwLTgwMDAtMDAwMDAwMDAwMDAw",  # p=x&p=<a UUID>
+        "cursor=cD0mcD0wMTlhYjNjMi0wMDAwLTcwMDAtODAwMC0wMDAwMDAwMDAwMDA=",  # p=&p=<a UUID>
         "cursor=cj0xJnA9JzsgRFJPUCBUQUJMRQ==",
         "pageSize=0",
         "pageSize=201",

@@ -140,6 +140,31 @@ def test_a_receipt_for_an_earlier_attempt_leaves_the_resent_message_alone(entry,
     assert receive(entry, "delivered", "locmem-2").applied is True
 
 
+@pytest.mark.parametrize("status", ["undelivered", "in_transit"])
+def test_a_repeated_receipt_without_an_id_leaves_the_resent_message_alone(entry, provider, status):
+    drain()
+    receive(entry, "undelivered")
+    entry = sending.resend(Outbox.objects.get())
+    assert receive(entry, status).applied is False
+    assert state(entry) == ("pending", None, "held")
+    drain()
+
+    assert receive(entry, status).applied is False
+    assert state(entry) == ("sent", None, "charged")
+    assert receive(entry, "delivered").applied is True
+
+
+def test_a_receipt_without_an_id_is_believed_when_no_earlier_attempt_can_be_meant(entry, provider):
+    provider.error = Rejected("no")
+    drain()
+    provider.error = None
+    entry = sending.resend(Outbox.objects.get())
+    drain()
+
+    assert receive(entry, "undelivered").applied is True
+    assert state(entry) == ("failed", "undelivered", "charged")
+
+
 def test_delivered_after_the_window_tells_the_truth_and_leaves_the_money(entry, provider, account):
     from datetime import timedelta
 

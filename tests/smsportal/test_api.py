@@ -83,7 +83,7 @@ def test_the_sites_session_needs_its_csrf_token(user):
 
 
 @pytest.mark.parametrize(
-    "path", ["/api/", "/api/nothing", "/api/sms/", "/api/sms/outbox/x/y", "/api/%00", "/api/sms/send/"]
+    "path", ["/api", "/api/", "/api/nothing", "/api/sms/", "/api/sms/outbox/x/y", "/api/%00", "/api/sms/send/"]
 )
 def test_a_path_that_is_not_there_is_a_404_problem(db, path):
     assert problem_of(Client().get(path))["code"] == "not_found"

@@ -3,11 +3,10 @@ import sys
 from decimal import Decimal
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
-from django.utils import timezone
 
-from billing import ledger
+from billing import ledger, pricing
 from billing.models import Price
 from smsportal.models import ApiKey, User
 
@@ -33,14 +32,16 @@ class Command(BaseCommand):
                     prefix=prefix,
                     price_per_segment=Decimal(price),
                     currency=account.currency,
-                    effective_from=timezone.now(),
+                    effective_from=pricing.database_now(),
                     reason="The demo's price list",
                     created_by=admin,
                 )
 
     def _user(self, username: str, password: str, **fields: Any) -> User:
-        user, _ = User.objects.update_or_create(username=username, defaults=fields)
+        user = User.objects.filter(username=username).first()
+        if user is None:
+            return User.objects.create_user(username, password=password, **fields)
         if not user.check_password(password):
-            user.set_password(password)
-            user.save(update_fields=["password"])
+            # Perhaps a real user of a real database: not for a demo to take over.
+            raise CommandError(f"The database has a user {username!r} with another password than the demo's.")
         return user

@@ -3,10 +3,9 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
-from django.utils import timezone
 
 from billing import ledger, pricing
-from billing.management.arguments import amount, instant, user
+from billing.management.arguments import amount, instant, reason, user
 from billing.models import Price, default_currency
 
 
@@ -25,7 +24,7 @@ class Command(BaseCommand):
         parser.add_argument("price", type=amount, metavar="PRICE", help="of one segment")
         parser.add_argument("--user", type=user, metavar="USERNAME", help="for this user only")
         parser.add_argument("--from", dest="effective_from", type=instant, metavar="ISO-TIME", help="now if left out")
-        parser.add_argument("--reason", required=True, metavar="TEXT")
+        parser.add_argument("--reason", type=reason, required=True, metavar="TEXT")
 
     def handle(self, *args: Any, **options: Any) -> None:
         owner = options["user"]
@@ -34,7 +33,7 @@ class Command(BaseCommand):
             prefix=options["prefix"],
             price_per_segment=options["price"],
             currency=ledger.account_of(owner).currency if owner else default_currency(),
-            effective_from=options["effective_from"] or timezone.now(),
+            effective_from=options["effective_from"] or pricing.database_now(),
             reason=options["reason"],
         )
         try:

@@ -20,6 +20,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.SMS_PROVIDERS:
             raise CommandError("SMS_PROVIDERS is empty: there is nobody to hand messages to.")
+        if not 1 <= options["concurrency"] <= 1000:
+            raise CommandError("--concurrency: from 1 to 1000.")
         dispatcher = Dispatcher(concurrency=options["concurrency"])
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: dispatcher.stop())

@@ -18,5 +18,7 @@ class Command(BaseCommand):
         user = User.objects.filter(username=options["username"]).first()
         if user is None:
             raise CommandError(f"There is no user {options['username']!r}.")
+        if not 1 <= len(options["name"]) <= 64:
+            raise CommandError("NAME has 1 to 64 characters.")
         _, secret = ApiKey.issue(user, options["name"], may_act_for_others=options["act_for_others"])
         self.stdout.write(secret)
