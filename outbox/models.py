@@ -147,7 +147,10 @@ class Outbox(models.Model):
 
 
 class Attempt(models.Model):
-    """One handing of a message to a provider. Written before a byte leaves, and given its outcome once."""
+    """One handing of a message to a provider, written before a byte leaves.
+
+    Its outcome is given once; only a receipt may still turn one into `accepted`, for it proves what happened.
+    """
 
     class Outcome(models.TextChoices):
         ACCEPTED = "accepted"

@@ -73,7 +73,8 @@ def _database(pool_size: int) -> dict[str, Any]:
     database: dict[str, Any] = env.db_url("DATABASE_URL", engine="django.db.backends.postgresql")
     options = database.setdefault("OPTIONS", {})
     # A lock that somebody else holds, or a statement that never ends, becomes an error that can be answered.
-    limits = "-c lock_timeout=2s -c statement_timeout=30s -c idle_in_transaction_session_timeout=60s"
+    statement_timeout = env.int("DATABASE_STATEMENT_TIMEOUT_S", default=30)
+    limits = f"-c lock_timeout=2s -c statement_timeout={statement_timeout}s -c idle_in_transaction_session_timeout=60s"
     options["options"] = f"{limits} {options.get('options', '')}".strip()
     options.setdefault("connect_timeout", 2)
     database["CONN_HEALTH_CHECKS"] = True  # a connection that PostgreSQL has dropped is replaced before it is used

@@ -35,6 +35,14 @@ def test_what_the_demo_prints_works_and_nothing_is_left_behind(tmp_path: Path, d
         assert portal.post("/api/sms/send", body).status_code == 201
         wait_for(lambda: [e["deliveryStatus"] for e in portal.log().values()] == ["delivered"])
 
+        chunks = requests.post(
+            f"{portal.told['baseUrl']}/api/sms/send",
+            data=iter([b'{"recipientPhoneNumber": "+254711000', b'099", "message": "in chunks"}']),
+            headers={"Authorization": f"Bearer {portal.told['apiKey']}", "Content-Type": "application/json"},
+            timeout=30,
+        )
+        assert (chunks.status_code, chunks.json()["message"]) == (201, "in chunks")
+
         for username, password in (("username", "password"), ("adminUsername", "adminPassword")):
             session = requests.Session()
             page = session.get(f"{portal.told['baseUrl']}/login/", timeout=30)
