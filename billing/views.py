@@ -47,7 +47,9 @@ class BalanceSerializer(serializers.ModelSerializer):
 class BalanceView(APIView):
     """What is left."""
 
-    @extend_schema(operation_id="getBalance", responses={200: BalanceSerializer, **problems()})
+    @extend_schema(
+        operation_id="getBalance", summary="Read the balance", responses={200: BalanceSerializer, **problems()}
+    )
     def get(self, request: Request) -> Response:
         """Your money: all of it, what is held for messages under way, and what can be spent."""
         return Response(BalanceSerializer(ledger.account_of(caller(request))).data)

@@ -9,8 +9,8 @@ api = [
     path("send", views.SendView.as_view(), name="send"),
     path("outbox", views.OutboxListView.as_view(), name="list"),
     path("outbox/resend", views.ResendView.as_view(), name="resend"),
-    path("outbox/<str:outbox_id>/cancel", views.CancelView.as_view(), name="cancel"),
-    path("outbox/<str:outbox_id>", views.OutboxDetailView.as_view(), name="detail"),
+    path("outbox/<str:outboxId>/cancel", views.CancelView.as_view(), name="cancel"),
+    path("outbox/<str:outboxId>", views.OutboxDetailView.as_view(), name="detail"),
 ]
 
 html = [

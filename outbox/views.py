@@ -114,6 +114,7 @@ class SendView(SendingView):
 
     @extend_schema(
         operation_id="send",
+        summary="Send a message",
         parameters=[IDEMPOTENCY_KEY, WAIT],
         responses={
             201: OutboxSerializer,
@@ -152,6 +153,7 @@ class ResendView(SendingView):
 
     @extend_schema(
         operation_id="resend",
+        summary="Send a failed message again",
         parameters=[IDEMPOTENCY_KEY, WAIT],
         responses={
             200: OutboxSerializer,
@@ -184,12 +186,13 @@ class CancelView(SendingView):
 
     @extend_schema(
         operation_id="cancel",
+        summary="Withdraw a message that still waits",
         request=None,
         responses={200: OutboxSerializer, **problems("not_found", "not_cancellable")},
     )
-    def post(self, request: Request, outbox_id: str) -> Response:
+    def post(self, request: Request, outboxId: str) -> Response:
         """A message that no provider has been handed fails as `cancelled`, and its money is given back."""
-        return Response(OutboxSerializer(sending.cancel(entry_or_404(request, outbox_id))).data)
+        return Response(OutboxSerializer(sending.cancel(entry_or_404(request, outboxId))).data)
 
 
 class OutboxListView(GenericAPIView):
@@ -211,6 +214,7 @@ class OutboxListView(GenericAPIView):
 
     @extend_schema(
         operation_id="listOutbox",
+        summary="Read the log",
         parameters=[OpenApiParameter("userId", uuid.UUID, description="For keys that may act for others.")],
         responses={200: OutboxSerializer(many=True), **problems("invalid", "acting_for_others_not_allowed")},
     )
@@ -228,10 +232,14 @@ class OutboxDetailView(GenericAPIView):
 
     serializer_class = OutboxDetailSerializer
 
-    @extend_schema(operation_id="getOutboxEntry", responses={200: OutboxDetailSerializer, **problems("not_found")})
-    def get(self, request: Request, outbox_id: str) -> Response:
+    @extend_schema(
+        operation_id="getOutboxEntry",
+        summary="Read one message",
+        responses={200: OutboxDetailSerializer, **problems("not_found")},
+    )
+    def get(self, request: Request, outboxId: str) -> Response:
         """One message with its attempts and every line of the ledger it caused."""
-        return Response(self.get_serializer(entry_or_404(request, outbox_id)).data)
+        return Response(self.get_serializer(entry_or_404(request, outboxId)).data)
 
 
 def wait_for_outcome(request: Request, entry: Outbox) -> Outbox:

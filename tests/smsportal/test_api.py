@@ -168,8 +168,8 @@ def test_the_schema_describes_every_path_and_its_errors(db):
         "/api/sms/send",
         "/api/sms/outbox",
         "/api/sms/outbox/resend",
-        "/api/sms/outbox/{outbox_id}",
-        "/api/sms/outbox/{outbox_id}/cancel",
+        "/api/sms/outbox/{outboxId}",
+        "/api/sms/outbox/{outboxId}/cancel",
         "/api/billing/balance",
     }
     assert set(schema["paths"]["/api/sms/send"]["post"]["responses"]) >= {
