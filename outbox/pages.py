@@ -137,7 +137,7 @@ def resend(request: Visit, outbox_id: uuid.UUID) -> HttpResponse:
         return redirect("outbox:detail", entry.pk)  # it says why not
     context: dict[str, Any] = {"entry": entry}
     try:
-        quoted = sending.quote(request.user, entry.recipient, entry.text)
+        quoted = sending.quote_resend(entry)
     except DomainError as error:
         context["refusal"] = error.message
     else:
@@ -153,7 +153,7 @@ def _resend(request: Visit, entry: Outbox, total_cost: Decimal, once: uuid.UUID)
     )
     try:
         again.refuse_repeated()
-        if entry.may_be_resent() and sending.quote(request.user, entry.recipient, entry.text).total_cost != total_cost:
+        if sending.quote_resend(entry).total_cost != total_cost:
             messages.warning(request, "The price has changed in the meantime: look at it first.")
             return redirect("outbox:resend", entry.pk)
         sending.resend(entry, request=again)
