@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 
 import pytest
@@ -24,8 +24,8 @@ from outbox.providers.base import DeliveryReceipt
 from tests.portal import ROOT
 
 SEED = int(os.environ.get("CHAOS_SEED", "0")) or random.randrange(1, 10**6)
-MESSAGES = 400
-KILLS = 20
+MESSAGES = 800
+KILLS = 15
 TIMEOUT_S = 2
 
 
@@ -93,6 +93,13 @@ def dispatcher(gateway: Gateway, *words: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, "something is stuck"
+        time.sleep(0.01)
+
+
 @pytest.mark.django_db(transaction=True)
 def test_killed_dispatchers_send_nothing_twice_and_leave_nothing_stuck(account, gateway):
     print(f"CHAOS_SEED={SEED}")
@@ -103,17 +110,14 @@ def test_killed_dispatchers_send_nothing_twice_and_leave_nothing_stuck(account, 
         for number in range(MESSAGES)
     ]
 
-    workers = [dispatcher(gateway) for _ in range(2)]
     for _ in range(KILLS):
-        time.sleep(chance.uniform(0.3, 1.2))
-        victim = workers.pop(0)
+        before, victim = len(gateway.journal), dispatcher(gateway)
+        wait_until(lambda before=before: len(gateway.journal) > before)  # however long it takes to start
+        time.sleep(chance.uniform(0, 0.3))
         victim.send_signal(signal.SIGKILL)
         victim.wait()
-        workers.append(dispatcher(gateway))
-    deadline = time.monotonic() + 90
-    while Outbox.objects.filter(status="pending", outcome=None).exists():
-        assert time.monotonic() < deadline, "something is stuck"
-        time.sleep(0.2)
+    workers = [dispatcher(gateway) for _ in range(2)]
+    wait_until(lambda: not Outbox.objects.filter(status="pending", outcome=None).exists())
     for worker in workers:
         worker.terminate()
         assert worker.wait(30) == 0
