@@ -47,7 +47,7 @@ def test_the_whole_alphabet_decodes() -> None:
     septets = bytes(value for value in range(128) if value != 0x1B)
     pairs = b"".join(bytes([0x1B, value]) for value in b"\x65\x14\x28\x29\x3c\x3e\x3d\x40\x2f\x0a")
 
-    assert decode_gsm7(septets + pairs) == ALPHABET
+    assert decode_gsm7(septets + pairs) == ALPHABET + "\f"
 
 
 def test_fakesmsc_lines_are_read_back() -> None:
