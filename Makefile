@@ -36,10 +36,12 @@ format: .venv/dev
 
 # Marks of what is installed: redone when a lock file changes.
 .venv/demo: requirements.lock | .venv/bin/python
+	@test -e .venv/dev || echo "Installing into .venv; about a minute, the first time ..."
 	@test -e .venv/dev || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
 
 .venv/dev: requirements-dev.lock | .venv/bin/python
+	@echo "Installing into .venv; a minute or two, the first time ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 

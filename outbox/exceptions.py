@@ -55,7 +55,7 @@ class RetryLimitReached(DomainError):
 
     def __init__(self, entry: Outbox) -> None:
         super().__init__(
-            f"The message was sent again {entry.retry_count} times, as often as is allowed.",
+            f"The message was sent again {entry.retry_count} times, as often as is allowed. Send a new one.",
             retryCount=entry.retry_count,
             maxRetries=entry.max_retries,
         )

@@ -38,15 +38,19 @@ class OutboxFilter(django_filters.FilterSet):  # type: ignore[misc]  # the libra
     """Filters of the log; each is exact, and all must hold."""
 
     status = django_filters.ChoiceFilter(choices=Outbox.Status.choices)
-    outcome = django_filters.ChoiceFilter(choices=Outbox.Outcome.choices)
-    deliveryStatus = django_filters.ChoiceFilter("delivery_status", choices=Outbox.DeliveryStatus.choices)
-    recipientPhoneNumber = django_filters.CharFilter("recipient", method="filter_recipient")
-    senderId = django_filters.CharFilter("sender_id")
-    messageId = django_filters.CharFilter("message_id")
-    tag = django_filters.CharFilter(method="filter_tag")
-    createdAfter = InstantFilter("created_at", lookup_expr="gte")
-    createdBefore = InstantFilter("created_at", lookup_expr="lt")
-    linkedTransactionId = django_filters.CharFilter(method="filter_linked_transaction")
+    outcome = django_filters.ChoiceFilter(
+        choices=Outbox.Outcome.choices, label="`unknown`: the provider may have taken it."
+    )
+    deliveryStatus = django_filters.ChoiceFilter(
+        "delivery_status", choices=Outbox.DeliveryStatus.choices, label="What the handset's receipt said."
+    )
+    recipientPhoneNumber = django_filters.CharFilter("recipient", method="filter_recipient", label="As typed; exact.")
+    senderId = django_filters.CharFilter("sender_id", label="Exact.")
+    messageId = django_filters.CharFilter("message_id", label="Your own id; exact.")
+    tag = django_filters.CharFilter(method="filter_tag", label="Has this tag.")
+    createdAfter = InstantFilter("created_at", lookup_expr="gte", label="ISO 8601 with offset; that moment or later.")
+    createdBefore = InstantFilter("created_at", lookup_expr="lt", label="ISO 8601 with offset; earlier than that.")
+    linkedTransactionId = django_filters.CharFilter(method="filter_linked_transaction", label="Of `customData`; exact.")
 
     class Meta:
         model = Outbox

@@ -46,7 +46,9 @@ class Request:
 
     def refuse(self, entry: Outbox, fingerprint: str, what: str) -> None:
         if fingerprint != self.fingerprint:
-            raise IdempotencyKeyReused(f"This {what} was used before, for another request.")
+            raise IdempotencyKeyReused(
+                f"This {what} was used before, for another request. Use a new one for a new request."
+            )
         raise Repeated(entry)
 
     def remember(self, entry: Outbox) -> None:

@@ -50,7 +50,7 @@ def quote(user: User, recipient: str, text: str) -> Quote:
     segmentation = segments.count(text)
     if segmentation.segments > settings.SMS_MAX_SEGMENTS:
         raise TooManySegments(
-            f"The message needs {segmentation.segments} segments; {settings.SMS_MAX_SEGMENTS} are allowed.",
+            f"The message needs {segmentation.segments} segments; {settings.SMS_MAX_SEGMENTS} are allowed. Shorten it.",
             smsUnitsUsed=segmentation.segments,
         )
     account = ledger.account_of(user)

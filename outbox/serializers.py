@@ -37,7 +37,9 @@ class Identifier(serializers.UUIDField):
 
 
 class SendSerializer(StrictSerializer):
-    """The body of `POST /api/sms/send`: types only; what a message may look like is outbox/validation.py."""
+    """A message to send."""
+
+    # Types only: what a message may look like is outbox/validation.py.
 
     recipientPhoneNumber = Text(source="recipient", help_text="The number: E.164, or local in the default region.")
     message = Text(source="text", help_text="The text, sent exactly as it is.")
@@ -63,7 +65,7 @@ class SendSerializer(StrictSerializer):
 
 
 class ResendSerializer(StrictSerializer):
-    """The body of `POST /api/sms/outbox/resend`."""
+    """Which message to send again."""
 
     outboxId = Text(source="outbox_id", help_text="Which message to send again.")
 
@@ -145,6 +147,14 @@ class OutboxSerializer(serializers.ModelSerializer):
     @extend_schema_field(serializers.ChoiceField(choices=["normal", "high"]))
     def get_priority(self, entry: Outbox) -> str:
         return Outbox.Priority(entry.priority).name.lower()
+
+
+class OutboxPageSerializer(serializers.Serializer):
+    """One page of the log, newest first."""
+
+    next = serializers.URLField(allow_null=True, help_text="The page of older messages.")
+    previous = serializers.URLField(allow_null=True, help_text="The page of newer messages.")
+    results = OutboxSerializer(many=True)
 
 
 class AttemptSerializer(serializers.ModelSerializer):

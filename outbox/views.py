@@ -23,7 +23,13 @@ from outbox import idempotency, sending, validation
 from outbox.exceptions import AboutEntry
 from outbox.filters import OutboxFilter
 from outbox.models import Outbox
-from outbox.serializers import OutboxDetailSerializer, OutboxSerializer, ResendSerializer, SendSerializer
+from outbox.serializers import (
+    OutboxDetailSerializer,
+    OutboxPageSerializer,
+    OutboxSerializer,
+    ResendSerializer,
+    SendSerializer,
+)
 from smsportal.api.authentication import caller, may_act_for_others
 from smsportal.api.schema import problems
 from smsportal.exceptions import DomainError
@@ -215,14 +221,27 @@ class OutboxListView(GenericAPIView):
     @extend_schema(
         operation_id="listOutbox",
         summary="Read the log",
-        parameters=[OpenApiParameter("userId", uuid.UUID, description="For keys that may act for others.")],
-        responses={200: OutboxSerializer(many=True), **problems("invalid", "acting_for_others_not_allowed")},
+        parameters=[
+            *(
+                OpenApiParameter(
+                    name, str, description=found.label, enum=[c for c, _ in found.extra.get("choices", ())]
+                )
+                for name, found in OutboxFilter.base_filters.items()
+            ),
+            OpenApiParameter("userId", uuid.UUID, description="For keys that may act for others."),
+            OpenApiParameter("pageSize", int, description="1 to 200; 50 when left out."),
+            OpenApiParameter("cursor", str, description="Made by `next` and `previous`."),
+        ],
+        filters=False,
+        responses={200: OutboxPageSerializer, **problems("invalid", "acting_for_others_not_allowed")},
     )
     def get(self, request: Request) -> Response:
         """Your messages, newest first. Follow `next` for older ones; there is no total count."""
         unknown = OutboxFilter(request.query_params).unknown_names({"cursor", "pageSize", "userId"})
         if unknown:
-            raise ValidationError(dict.fromkeys(unknown, "There is no filter of this name."), code="unknown_field")
+            known = ", ".join([*OutboxFilter.base_filters, "userId", "pageSize", "cursor"])
+            message = f"There is no filter of this name; there are {known}."
+            raise ValidationError(dict.fromkeys(unknown, message), code="unknown_field")
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
         return self.get_paginated_response(self.get_serializer(page, many=True).data)
 

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_SECONDS = 2
+NO_SUCH_ADDRESS = "There is no such address; /api/docs lists them. None of them ends in a slash."
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,10 @@ class Kind:
 
 
 KINDS = {
-    "invalid": Kind(400, "Invalid input", "Mend the fields named in `errors`. Nothing was logged, held or sent."),
-    "unauthorized": Kind(401, "Not authenticated", "Send `Authorization: Bearer <key>` with a key that is in force."),
+    "invalid": Kind(400, "Invalid input", "Mend what is named in `errors`; nothing was done."),
+    "unauthorized": Kind(
+        401, "Not authenticated", "Send `Authorization: Bearer <key>` with a key that is neither expired nor revoked."
+    ),
     "insufficient_balance": Kind(402, "Insufficient balance", "Top up, then resend the entry given in `outbox`."),
     "forbidden": Kind(403, "Forbidden", "This caller may not do that."),
     "acting_for_others_not_allowed": Kind(
@@ -104,8 +107,8 @@ def _api_problem(error: exceptions.APIException) -> tuple[dict[str, Any], dict[s
     if wait := getattr(error, "wait", None):
         headers["Retry-After"] = str(int(wait) + 1)
     code = CODE_OF_STATUS.get(error.status_code, "internal_error")
-    # Of all the reasons not to know a caller, none is told.
-    detail = None if code == "unauthorized" else str(error.detail)
+    # Of all the reasons not to know a caller, none is told; of the others, the advice says more than the reason.
+    detail = None if code in ("unauthorized", "method_not_allowed", "unsupported_media_type") else str(error.detail)
     if code == "invalid":
         return problem(code, detail, errors=[]), headers
     return problem(code, detail), headers
@@ -137,16 +140,16 @@ class ProblemMiddleware:
         if not ours or response.status_code < 400 or response.headers.get("Content-Type") == CONTENT_TYPE:
             return response
         code = CODE_OF_STATUS.get(response.status_code, "internal_error")
-        answer = problem_response(code)
+        answer = problem_response(code, NO_SUCH_ADDRESS if response.status_code == 404 else None)
         for header in ("Allow", "Retry-After", "WWW-Authenticate"):
             if header in response.headers:
                 answer[header] = response.headers[header]
         return answer
 
 
-def problem_response(code: str) -> JsonResponse:
+def problem_response(code: str, detail: str | None = None) -> JsonResponse:
     """A problem without DRF, for what is refused before it reaches a view."""
-    body = problem(code, errors=[]) if code == "invalid" else problem(code)
+    body = problem(code, detail, errors=[]) if code == "invalid" else problem(code, detail)
     response = JsonResponse(body, status=KINDS[code].status, content_type=CONTENT_TYPE)
     if code == "unavailable":
         response["Retry-After"] = str(RETRY_SECONDS)

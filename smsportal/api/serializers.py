@@ -1,7 +1,8 @@
 """Reading JSON without guessing, and writing money and times the one way."""
 
+import difflib
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 from rest_framework import serializers
 
@@ -10,15 +11,21 @@ class StrictSerializer(serializers.Serializer):
     """Refuses names it does not know, so that a misspelt option never passes for its default."""
 
     def to_internal_value(self, data: Any) -> Any:
-        unknown = set(data) - set(self.fields)
-        if unknown:
-            raise serializers.ValidationError(
-                {
-                    name: serializers.ErrorDetail("There is no field of this name.", code="unknown_field")
-                    for name in sorted(unknown)
-                }
-            )
-        return super().to_internal_value(data)
+        unknown = sorted(set(data) - set(self.fields))
+        errors = {name: [serializers.ErrorDetail(self._no_such_field(name), "unknown_field")] for name in unknown}
+        try:
+            value = super().to_internal_value(data)
+        except serializers.ValidationError as error:
+            raise serializers.ValidationError(errors | cast(dict[str, Any], error.detail)) from error
+        if errors:
+            raise serializers.ValidationError(errors)
+        return value
+
+    def _no_such_field(self, name: str) -> str:
+        alike = difflib.get_close_matches(name[:64], self.fields, n=1)
+        return (
+            f"There is no field of this name. Did you mean {alike[0]}?" if alike else "There is no field of this name."
+        )
 
 
 class Text(serializers.CharField):

@@ -146,6 +146,14 @@ def test_bad_input_is_a_400_naming_the_field_and_leaves_no_trace(api, account, p
     assert (Outbox.objects.count(), account.held, provider.messages) == (0, 0, [])
 
 
+def test_a_misspelt_field_is_named_with_the_one_that_is_missing(api):
+    response = api.post(SEND, {"recipientPhoneNumer": "+254711000001", "message": "x"})
+
+    messages = {error["field"]: error["message"] for error in json.loads(response.content)["errors"]}
+    assert messages.keys() == {"recipientPhoneNumer", "recipientPhoneNumber"}
+    assert "Did you mean recipientPhoneNumber?" in messages["recipientPhoneNumer"]
+
+
 @pytest.mark.parametrize(
     "body",
     [

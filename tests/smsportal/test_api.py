@@ -9,6 +9,7 @@ from django.test import Client
 from django.utils import timezone
 from rest_framework.test import APIClient
 
+from outbox.filters import OutboxFilter
 from smsportal.models import ApiKey
 from tests.factories import UserFactory
 
@@ -181,6 +182,8 @@ def test_the_schema_describes_every_path_and_its_errors(db):
         "409",
         "422",
     }
+    described = {parameter["name"] for parameter in schema["paths"]["/api/sms/outbox"]["get"]["parameters"]}
+    assert described == {*OutboxFilter.base_filters, "userId", "pageSize", "cursor"}
     assert Client().get("/api/docs").status_code == 200
 
 

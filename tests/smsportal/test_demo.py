@@ -1,9 +1,11 @@
 """`manage.py demo`: everything runs, what it prints works, and nothing is left behind."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 import requests
 
 from smsportal.embedded_postgres import temporary_cluster
-from tests.portal import free_port, running_portal
+from tests.portal import ROOT, free_port, running_portal
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,10 @@ def test_what_the_demo_prints_works_and_nothing_is_left_behind(tmp_path: Path, d
             form = {"username": portal.told[username], "password": portal.told[password]}
             answer = session.post(page.url, {**form, "csrfmiddlewaretoken": token}, allow_redirects=False, timeout=30)
             assert answer.status_code == 302
-        assert portal.manage("audit").stdout == "The books are right.\n"
+        command = re.search(r"^  (\. .*audit)$", printed, re.MULTILINE)[1]
+        bare = {"PATH": os.environ["PATH"]}
+        audit = subprocess.run(command, shell=True, cwd=ROOT, env=bare, capture_output=True, text=True, check=True)
+        assert audit.stdout == "The books are right.\n"
         children = subprocess.run(
             ["ps", "-o", "pid=", "--ppid", str(portal.process.pid)], capture_output=True, text=True, check=True
         ).stdout.split()
@@ -81,3 +86,13 @@ def test_a_taken_port_is_said_in_one_line(tmp_path: Path, database_url):
 
     assert second.returncode == 1
     assert second.stderr == f"CommandError: Port {port} is in use: stop what uses it, or choose another with --port.\n"
+
+
+def test_a_command_without_its_settings_says_which_are_missing():
+    bare = {"PATH": os.environ["PATH"], "DATABASE_URL": ""}  # empty: no .env fills it in
+    command = [sys.executable, "manage.py", "top_up", "demo", "1", "--reason", "x"]
+    done = subprocess.run(command, cwd=ROOT, env=bare, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert "Set DATABASE_URL" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -38,6 +39,10 @@ Send a message:
   curl -s {base}/api/sms/send -H 'Authorization: Bearer {api_key}' \\
     -H 'Content-Type: application/json' -d '{{"recipientPhoneNumber": "+254712345678", "message": "Hello"}}'
 
+Commands, in another shell:
+
+  . {data}/demo.env && {python} manage.py audit
+
 {note}Ctrl-C stops everything; the data stay in {data}.
 """
 SIMULATED = (
@@ -57,11 +62,14 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         # From here on SIGTERM ends the demo as Ctrl-C does: everything that was started is stopped on the way out.
-        signal.signal(signal.SIGTERM, _interrupt)
+        # SIGINT too: a shell that starts us in the background has it ignored.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _interrupt)
         refuse_taken_port(options["port"])
         with contextlib.ExitStack() as started, contextlib.suppress(KeyboardInterrupt):
             environment = self._environment(options["port"], started)
             log_ins = self._log_ins()
+            self._keep_for_commands(environment)
             manage(environment, "migrate", "--verbosity=0")
             manage(environment, "demo_data", stdin=json.dumps(log_ins))
             processes = [
@@ -71,7 +79,11 @@ class Command(BaseCommand):
             base = f"http://127.0.0.1:{options['port']}"
             wait_until_ready(base, processes)
             self._announce(base, log_ins, environment, options["json"])
-            watch(processes)
+            try:
+                watch(processes)
+            except KeyboardInterrupt:
+                self.stdout.write("Stopping; calls under way are let finish.")
+                raise
 
     def _environment(self, port: int, started: contextlib.ExitStack) -> dict[str, str]:
         """What the demo's processes run with: whatever the caller has set, and a default for the rest."""
@@ -88,11 +100,26 @@ class Command(BaseCommand):
         given = {name: value for name, value in os.environ.items() if value}  # .env included: settings have read it
         environment = defaults | given
         if "DATABASE_URL" not in environment:
+            self.stdout.write("Starting PostgreSQL ...")
+            self.stdout.flush()
             try:
                 environment["DATABASE_URL"] = started.enter_context(Cluster(self._data() / "postgres")).url
             except (PostgresError, OSError) as error:
                 raise CommandError(str(error)) from error
         return environment
+
+    def _keep_for_commands(self, environment: dict[str, str]) -> None:
+        """Write down, for a shell, the settings that make other commands work on the demo."""
+        path = self._data() / "demo.env"
+        path.touch(0o600)
+        ours = ("DATABASE_URL", "SECRET_KEY", "ALLOWED_HOSTS", "PUBLIC_URL")
+        path.write_text(
+            "".join(
+                f"export {name}={shlex.quote(value)}\n"
+                for name, value in sorted(environment.items())
+                if name in ours or name.startswith("SMS_")
+            )
+        )
 
     def _log_ins(self) -> dict[str, str]:
         """The demo's users, their passwords and the key: made once, so that they hold at the next start too."""
@@ -130,7 +157,8 @@ class Command(BaseCommand):
                 admin_password=log_ins["adminPassword"],
                 api_key=log_ins["apiKey"],
                 note=SIMULATED if simulated else "",
-                data=self._data(),
+                data=os.path.relpath(self._data()),
+                python=os.path.relpath(sys.executable),
             )
         )
         self.stdout.flush()
