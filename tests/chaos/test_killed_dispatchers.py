@@ -40,6 +40,9 @@ class Gateway(http.server.ThreadingHTTPServer):
         self.journal: list[str] = []
         self.url = f"http://127.0.0.1:{self.server_port}/"
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A killed caller breaks its connections: that is what this is about."""
+
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
