@@ -7,11 +7,11 @@ import django_filters
 from django import forms
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
-from django.utils.dateparse import parse_datetime
 
 from outbox import msisdn
 from outbox.models import Outbox
 from outbox.validation import clean_recipient
+from smsportal.instants import parse_instant
 
 
 class InstantField(forms.Field):
@@ -22,12 +22,9 @@ class InstantField(forms.Field):
             return None
         try:
             # A "+" in an address arrives as a space.
-            parsed = parse_datetime(str(value).strip().replace(" ", "+"))
-        except ValueError:
-            parsed = None
-        if parsed is None or parsed.tzinfo is None:
-            raise ValidationError("Must be an ISO 8601 time with an offset, such as 2027-01-01T09:00:00Z.", "no_offset")
-        return parsed
+            return parse_instant(str(value).strip().replace(" ", "+"))
+        except ValueError as error:
+            raise ValidationError(str(error), "no_offset") from error
 
 
 class InstantFilter(django_filters.Filter):  # type: ignore[misc]  # the library has no types

@@ -1,30 +1,25 @@
 """The outbox entry as the API writes it, and what it reads. The API's own names live only here."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from django.utils.dateparse import parse_datetime
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from billing.models import Posting
 from outbox.models import Attempt, Outbox
 from smsportal.api.serializers import Money, StrictSerializer, Text, WholeNumber
+from smsportal.instants import parse_instant
 
 
 class Instant(serializers.DateTimeField):
-    """ISO 8601 with its offset: a time without one would be read differently in different places."""
-
-    default_error_messages = {"no_offset": "Must be an ISO 8601 time with an offset, such as 2027-01-01T09:00:00Z."}
+    """ISO 8601 with its offset."""
 
     def to_internal_value(self, value: Any) -> datetime:
         try:
-            parsed = parse_datetime(value) if isinstance(value, str) else None
-            if parsed is None or parsed.tzinfo is None:
-                self.fail("no_offset")
-            return parsed.astimezone(UTC)
-        except (ValueError, OverflowError):
-            self.fail("no_offset")
+            return parse_instant(value if isinstance(value, str) else "")
+        except ValueError as error:
+            raise serializers.ValidationError(str(error), "no_offset") from error
 
 
 class Identifier(serializers.UUIDField):

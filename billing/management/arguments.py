@@ -4,8 +4,7 @@ from argparse import ArgumentTypeError
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 
-from django.utils.dateparse import parse_datetime
-
+from smsportal.instants import parse_instant
 from smsportal.models import User
 
 
@@ -30,12 +29,9 @@ def amount(text: str) -> Decimal:
 def instant(text: str) -> datetime:
     """An ISO 8601 time with its offset."""
     try:
-        value = parse_datetime(text)
+        return parse_instant(text)
     except ValueError as error:
         raise ArgumentTypeError(f"{text!r}: {error}") from error
-    if value is None or value.tzinfo is None:
-        raise ArgumentTypeError(f"{text!r} is not an ISO 8601 time with an offset, such as 2027-01-01T00:00:00Z")
-    return value
 
 
 def reason(text: str) -> str:

@@ -13,10 +13,10 @@ from rest_framework import exceptions, status
 from rest_framework.parsers import BaseParser
 
 MAX_DEPTH = 16
-# PostgreSQL stores neither, and no other program reads them alike.
 # Strings, to be passed over, and brackets. Possessive (*+): a string that never ends is read once, not again from each
 # of its quotes.
 STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+# NUL and lone surrogates: PostgreSQL stores neither, and no other program reads them alike.
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
