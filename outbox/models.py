@@ -14,8 +14,8 @@ from smsportal.models import User, uuid7
 
 class OutboxQuerySet(models.QuerySet["Outbox"]):
     def due(self) -> Self:
-        """What a dispatcher should hand over now, the most urgent and then the longest waiting first."""
-        return self.filter(due_at__lte=Now(), expires_at__gt=Now()).order_by("-priority", "due_at")
+        """What a dispatcher should hand over now, the longest waiting first."""
+        return self.filter(due_at__lte=Now(), expires_at__gt=Now()).order_by("due_at")
 
     def overdue(self) -> Self:
         """What is still waiting although its time to be sent has passed."""
@@ -78,6 +78,7 @@ class Outbox(models.Model):
     due_at = models.DateTimeField(null=True)  # when a dispatcher takes it; null when none should
     expires_at = models.DateTimeField()
     validity_minutes = models.PositiveIntegerField()  # how long it may wait, at each acceptance
+    provider = models.CharField(max_length=64, null=True)  # in whose queue it is, or was last; null: no route yet
     last_attempt_at = models.DateTimeField(null=True)
     sent_at = models.DateTimeField(null=True)  # first accepted by a provider
     delivered_at = models.DateTimeField(null=True)
@@ -115,7 +116,11 @@ class Outbox(models.Model):
         indexes = [
             models.Index(F("user"), F("id").desc(), name="outbox_log"),
             models.Index(fields=["recipient", "user", "-id"], name="outbox_by_recipient"),
-            models.Index(fields=["-priority", "due_at"], condition=Q(due_at__isnull=False), name="outbox_due"),
+            # One queue for each provider and priority.
+            models.Index(
+                fields=["provider", "priority", "due_at"], condition=Q(due_at__isnull=False), name="outbox_due"
+            ),
+            models.Index(fields=["expires_at"], condition=Q(due_at__isnull=False), name="outbox_overdue"),
             models.Index(fields=["last_attempt_at"], condition=Q(outcome="unknown"), name="outbox_unknown"),
             GinIndex(fields=["tags"], name="outbox_by_tag"),
         ]
@@ -213,6 +218,61 @@ class Receipt(models.Model):
 
     def __str__(self) -> str:
         return f"{self.provider}: {self.status}"
+
+
+class ProviderState(models.Model):
+    """What all workers know of one provider together: whether it may be called now, and how soon again."""
+
+    class Circuit(models.TextChoices):
+        CLOSED = "closed"  # as in electricity: it flows
+        OPEN = "open"  # paused until `retry_at`
+        HALF_OPEN = "half_open"  # one message is trying it
+        STOPPED = "stopped"  # by the staff, until they start it again
+
+    provider = models.CharField(max_length=64, primary_key=True)
+    circuit = models.CharField(max_length=9, choices=Circuit, default=Circuit.CLOSED)
+    since = models.DateTimeField(db_default=Now())  # when it stopped working, or worked again
+    failures = models.PositiveIntegerField(default=0)  # points, since it last worked
+    pauses = models.PositiveIntegerField(default=0)  # one after the other, since it last worked
+    worked_at = models.DateTimeField(null=True)  # the last answer that made sense; to the second
+    retry_at = models.DateTimeField(null=True)  # when the next message may try it; null when closed or stopped
+    reason_code = models.CharField(max_length=40, null=True)
+    reason = models.TextField(null=True)  # for the staff
+    free_at = models.DateTimeField(null=True)  # up to when the allowed rate is used up
+
+    class Meta:
+        verbose_name = "provider"
+
+    def __str__(self) -> str:
+        return self.provider
+
+
+class AttemptCount(models.Model):
+    """How many attempts at a provider have had an outcome since the beginning: counting them would read them all."""
+
+    provider = models.CharField(max_length=64)
+    outcome = models.CharField(max_length=11, choices=Attempt.Outcome)
+    attempts = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["provider", "outcome"], name="attempt_count_once")]
+
+    def __str__(self) -> str:
+        return f"{self.provider} {self.outcome}: {self.attempts}"
+
+
+class Worker(models.Model):
+    """A dispatcher at work; its row goes with it, or stays and ages when it was killed."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    host = models.CharField(max_length=255)
+    pid = models.PositiveIntegerField()
+    started_at = models.DateTimeField(db_default=Now())
+    beat_at = models.DateTimeField(db_default=Now())
+    calls = models.PositiveIntegerField(default=0)  # under way at its last heartbeat
+
+    def __str__(self) -> str:
+        return f"{self.host} {self.pid}"
 
 
 class IdempotencyKey(models.Model):

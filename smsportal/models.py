@@ -96,3 +96,36 @@ class ApiKey(models.Model):
         if self.last_used_at is None or now - self.last_used_at > timedelta(minutes=1):
             # Only from what was read: of many calls at once, one writes.
             type(self).objects.filter(pk=self.pk, last_used_at=self.last_used_at).update(last_used_at=now)
+
+
+class Notice(models.Model):
+    """Something that a person should know, written with the fact that caused it and ended when that is over.
+
+    Of one kind and about one thing there is one at a time, however often its cause is seen.
+    """
+
+    class Level(models.TextChoices):
+        WARNING = "warning"
+        CRITICAL = "critical"
+
+    user = models.ForeignKey(User, models.CASCADE, null=True, related_name="notices")  # null: for the staff
+    kind = models.CharField(max_length=40)
+    about = models.CharField(max_length=128)  # which provider, which account, ...
+    level = models.CharField(max_length=8, choices=Level)
+    text = models.TextField()  # sentences for a person: what happened, and what to do
+    created_at = models.DateTimeField(db_default=Now())
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["kind", "about"], condition=Q(ended_at=None, user=None), name="notice_once_for_staff"
+            ),
+            models.UniqueConstraint(
+                fields=["user", "kind", "about"], condition=Q(ended_at=None), name="notice_once_per_user"
+            ),
+        ]
+        indexes = [models.Index(fields=["-created_at"], name="notice_log")]
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.about}"
