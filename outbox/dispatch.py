@@ -1,14 +1,16 @@
 """Hand due messages to providers: claim, call, settle. The only caller of providers.
 
-The outbox table is the queue. A claim commits an attempt, with a lease, before a byte leaves; the call happens outside
-any transaction; its outcome is written only while the attempt is still open. A worker that dies leaves an open attempt,
-and when the lease is over the outcome is unknown: nobody sends that message again of his own accord.
+The outbox table is the queue, one for each provider, so that none of them keeps another's messages waiting. A claim
+commits an attempt, with a lease, before a byte leaves; the call happens outside any transaction; its outcome is written
+only while the attempt is still open. A worker that dies leaves an open attempt, and when the lease is over the outcome
+is unknown: nobody sends that message again of his own accord.
 """
 
 import logging
+import random
 import time
 import uuid
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,8 +21,8 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
-from outbox import idempotency, outcomes, receipts, routing
-from outbox.models import Attempt, Outbox
+from outbox import circuits, idempotency, outcomes, receipts, routing, workers
+from outbox.models import Attempt, Outbox, ProviderState
 from outbox.outcomes import Result
 from outbox.providers import get_provider
 from outbox.providers.base import Accepted, DeliveryReceipt, Message, OutcomeUnknown, ProviderError, Unavailable
@@ -28,15 +30,14 @@ from smsportal.exceptions import DomainError
 
 logger = logging.getLogger(__name__)
 
-CONCURRENCY = 64  # calls at once, in one process
+CONCURRENCY = 64  # calls at once to each provider, in one process
 POLL_S = 0.1  # how often an idle worker looks for work
 SWEEP_S = 1.0  # how often it looks for what the clock has ended
 PURGE_S = 10.0
 LEASE_MARGIN_S = 15  # what a call may take on top of its provider's own limit, before its worker is taken for dead
-NO_ROUTE_RETRY_S = 60
-NO_ROUTE = ("no_route", "No provider is set up for this destination. It waits for one until it expires.")
 BROKEN_ROW_RETRY_S = 300
 BROKEN_ROW = ("internal_error", "Something is wrong with this message's records. The operator has to look at it.")
+FAIR_SHARE = 4  # one place in so many is for normal messages, however many urgent ones there are
 LOCKED_RETRY_S = 5.0
 DATABASE_RETRY_S = 1.0
 
@@ -53,12 +54,14 @@ class Claim:
 
 
 @transaction.atomic
-def claim(limit: int) -> list[Claim]:
-    """Take up to `limit` due messages; those that another worker is taking at this moment are passed over."""
-    entries = list(Outbox.objects.due().select_for_update(skip_locked=True)[:limit])
-    routed = [(entry, routing.choose(entry.recipient, entry.attempt_count + 1)) for entry in entries]
-    _put_off([entry for entry, provider in routed if provider is None], NO_ROUTE_RETRY_S, *NO_ROUTE)
-    attempts = _begin_attempts([_attempt(entry, provider) for entry, provider in routed if provider is not None])
+def claim(provider: str, limit: int) -> list[Claim]:
+    """Take up to `limit` due messages for a provider; those that another worker is taking at this moment are passed
+    over.
+    """
+    attempts = _begin_attempts(
+        [_attempt(entry, provider) for entry in _next(provider, circuits.admit(provider, limit))]
+    )
+    circuits.took(provider, len(attempts), get_provider(provider).timeout_s + LEASE_MARGIN_S)
     Outbox.objects.filter(pk__in=[attempt.outbox_id for attempt in attempts]).update(
         due_at=None, last_attempt_at=Now(), attempt_count=F("attempt_count") + 1
     )
@@ -66,6 +69,15 @@ def claim(limit: int) -> list[Claim]:
         Claim(attempt.pk, attempt.outbox.user_id, attempt.provider, _message(attempt.outbox, attempt.number))
         for attempt in attempts
     ]
+
+
+def _next(provider: str, limit: int) -> list[Outbox]:
+    """The messages whose turn it is, locked: urgent ones first, but some places are never theirs."""
+    due = Outbox.objects.due().filter(provider=provider).select_for_update(skip_locked=True)
+    # Of few places the fair share is less than one: then it is a matter of chance.
+    kept = limit // FAIR_SHARE + (random.random() * FAIR_SHARE < limit % FAIR_SHARE)  # noqa: S311  # no secret
+    urgent = list(due.filter(priority=Outbox.Priority.HIGH)[: limit - kept])
+    return urgent + list(due.filter(priority=Outbox.Priority.NORMAL)[: limit - len(urgent)])
 
 
 def _attempt(entry: Outbox, provider: str) -> Attempt:
@@ -87,15 +99,8 @@ def _begin_attempts(attempts: list[Attempt]) -> list[Attempt]:
         if len(attempts) > 1:
             return [begun for attempt in attempts for begun in _begin_attempts([attempt])]
     logger.error("outbox %s cannot be attempted: its rows contradict each other, see audit", attempts[0].outbox_id)
-    _put_off([attempts[0].outbox], BROKEN_ROW_RETRY_S, *BROKEN_ROW)
+    routing.put_off([attempts[0].outbox_id], BROKEN_ROW_RETRY_S, *BROKEN_ROW)
     return []
-
-
-def _put_off(entries: list[Outbox], seconds: int, error_code: str, error_details: str) -> None:
-    if entries:
-        Outbox.objects.filter(pk__in=[entry.pk for entry in entries]).update(
-            due_at=Now() + timedelta(seconds=seconds), error_code=error_code, error_details=error_details
-        )
 
 
 def _message(entry: Outbox, attempt_number: int) -> Message:
@@ -140,20 +145,25 @@ class Dispatcher:
         self._calls: dict[Future[Result], Claim] = {}  # under way, or not yet settled
         self._locked_until: dict[uuid.UUID, float] = {}  # users whose account somebody else keeps locked
         self._receipts: deque[tuple[str, DeliveryReceipt]] = deque()  # collected, not yet applied
+        self._heartbeat = workers.Heartbeat()
+        self._tally = circuits.Tally()
         self._sweep_at = self._purge_at = 0.0
 
     def stop(self) -> None:
         self.stopping = True
 
     def run(self, *, once: bool = False) -> None:
-        """Work until stop(); with `once`, until nothing is due and nothing under way."""
-        with ThreadPoolExecutor(self.concurrency, thread_name_prefix="call") as pool:
+        """Work until stop(); with `once`, until nothing is due that may go out, and nothing under way."""
+        with ThreadPoolExecutor(self.concurrency * len(settings.SMS_PROVIDERS), thread_name_prefix="call") as pool:
             while True:
                 try:
                     self._settle_finished()
                     claimed = 0 if self.stopping else self._claim_into(pool)
+                    self._tally.report()
                     self._housekeeping()
-                    idle = not self._calls and (self.stopping or (once and not Outbox.objects.due().exists()))
+                    idle = not self._calls and (self.stopping or (once and not claimed and self._drained()))
+                    if idle:
+                        self._heartbeat.end()
                 except DatabaseError as error:
                     # Nothing is lost: outcomes stay in `_calls` until they are committed. An outcome that cannot be
                     # written before its lease ends is unknown, as if the worker had died.
@@ -167,11 +177,19 @@ class Dispatcher:
                 self._rest(busy=claimed > 0)
 
     def _claim_into(self, pool: ThreadPoolExecutor) -> int:
-        free = self.concurrency - len(self._calls)
-        claims = claim(free) if free else []
+        routing.assign()
+        under_way = Counter(claimed.provider for claimed in self._calls.values())
+        claims = []
+        for provider in settings.SMS_PROVIDERS:
+            if free := self.concurrency - under_way[provider]:
+                claims += claim(provider, free)
         for claimed in claims:
             self._calls[pool.submit(call, claimed)] = claimed
         return len(claims)
+
+    @staticmethod
+    def _drained() -> bool:
+        return not Outbox.objects.due().exclude(provider__in=ProviderState.paused()).exists()
 
     def _settle_finished(self) -> None:
         """Write what the finished calls came to: all in one go, or user by user when that fails."""
@@ -194,7 +212,8 @@ class Dispatcher:
     def _settle(self, finished: dict[Future[Result], Claim]) -> None:
         if finished:
             outcomes.settle((claimed.attempt_id, future.result()) for future, claimed in finished.items())
-            for future in finished:
+            for future, claimed in finished.items():
+                self._tally.add(claimed.provider, future.result())
                 del self._calls[future]
 
     def _settle_user(self, user_id: uuid.UUID, finished: dict[Future[Result], Claim]) -> None:
@@ -218,12 +237,13 @@ class Dispatcher:
         while self._receipts:
             receipts.apply(*self._receipts[0])
             self._receipts.popleft()
+        self._heartbeat.beat(len(self._calls))
         now = time.monotonic()
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_S
-            for sweep in (outcomes.end_leases, outcomes.expire, outcomes.end_unknown):
-                if ended := sweep():
-                    logger.info("%s: %d", sweep.__name__, ended)
+            for sweep in (outcomes.end_leases, outcomes.expire, outcomes.end_unknown, routing.reclaim, routing.divert):
+                if swept := sweep():
+                    logger.info("%s: %d", sweep.__name__, swept)
         if now >= self._purge_at:
             self._purge_at = now + PURGE_S
             idempotency.purge()

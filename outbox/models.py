@@ -246,6 +246,11 @@ class ProviderState(models.Model):
     def __str__(self) -> str:
         return self.provider
 
+    @classmethod
+    def paused(cls) -> set[str]:
+        """The names of those that get nothing at this moment, or one message to try them."""
+        return set(cls.objects.exclude(circuit=cls.Circuit.CLOSED).values_list("provider", flat=True))
+
 
 class AttemptCount(models.Model):
     """How many attempts at a provider have had an outcome since the beginning: counting them would read them all."""

@@ -6,6 +6,7 @@ Whoever changes a message here holds the lock on its row first; that makes the o
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
@@ -17,6 +18,7 @@ from django.db.models import QuerySet
 from django.db.models.functions import Coalesce, Now
 
 from billing import ledger
+from outbox import routing
 from outbox.models import Attempt, Outbox
 from outbox.providers.base import Accepted, OutcomeUnknown, ProviderError, Rejected, Unavailable
 from smsportal.exceptions import DomainError
@@ -76,14 +78,14 @@ def write(endings: list[Ending]) -> None:
     )
     for entry, attempt, result in endings:
         if isinstance(result, ProviderError):
-            Outbox.objects.filter(pk=entry.pk).update(**_changes(attempt, result))
+            Outbox.objects.filter(pk=entry.pk).update(**_changes(entry, attempt, result))
     ledger.settle(
         captured=[attempt.hold_reference for _, attempt, _ in accepted],
         released=[attempt.hold_reference for _, attempt, _ in rejected],
     )
 
 
-def _changes(attempt: Attempt, error: ProviderError) -> dict[str, Any]:
+def _changes(entry: Outbox, attempt: Attempt, error: ProviderError) -> dict[str, Any]:
     """What a message becomes when its provider did not accept it."""
     changes: dict[str, Any] = {"error_code": error.error_code, "error_details": error.details}
     match error:
@@ -91,6 +93,7 @@ def _changes(attempt: Attempt, error: ProviderError) -> dict[str, Any]:
             changes |= {"status": Status.FAILED, "charge_status": ChargeStatus.RELEASED}
         case Unavailable():
             changes |= {"due_at": Now() + _pause(attempt, error)}
+            changes |= {"provider": routing.choose(entry.recipient, attempt.number + 1)}
         case _:
             changes |= {"outcome": Outbox.Outcome.UNKNOWN, "error_code": OutcomeUnknown.code}
             changes |= {"error_details": UNKNOWN_DETAILS.format(error.details)}
@@ -111,7 +114,7 @@ def _write_attempts(endings: list[Ending]) -> None:
     for _, attempt, result in endings:
         error = result if isinstance(result, ProviderError) else None
         ids.append(attempt.pk)
-        outcomes.append(_outcome(result).value)
+        outcomes.append(outcome_of(result).value)
         provider_ids.append(result.provider_message_id)
         codes.append(error and error.error_code)
         details.append(error and error.details)
@@ -130,7 +133,7 @@ def _write_attempts(endings: list[Ending]) -> None:
         )
 
 
-def _outcome(result: Result) -> Attempt.Outcome:
+def outcome_of(result: Result) -> Attempt.Outcome:
     match result:
         case Accepted():
             return Attempt.Outcome.ACCEPTED
@@ -141,15 +144,29 @@ def _outcome(result: Result) -> Attempt.Outcome:
     return Attempt.Outcome.UNKNOWN
 
 
+def count(outcomes: Counter[tuple[str, Attempt.Outcome]]) -> None:
+    """Add to how many attempts at each provider have ended in which way."""
+    with connection.cursor() as cursor:
+        for (provider, outcome), attempts in sorted(outcomes.items()):  # the same order for everybody: no deadlock
+            cursor.execute(
+                """
+                INSERT INTO outbox_attemptcount AS kept (provider, outcome, attempts) VALUES (%s, %s, %s)
+                ON CONFLICT (provider, outcome) DO UPDATE SET attempts = kept.attempts + excluded.attempts
+                """,
+                [provider, outcome.value, attempts],
+            )
+
+
 # --- what ends by the clock -------------------------------------------------------------------------------------------
 
 
 @transaction.atomic
 def end_leases() -> int:
     """Call the outcome unknown of every attempt whose worker did not come back in time; returns how many."""
-    dead = Attempt.objects.filter(outcome=None, lease_expires_at__lt=Now()).values_list("pk", flat=True)[:SWEEP_BATCH]
+    dead = list(Attempt.objects.filter(outcome=None, lease_expires_at__lt=Now())[:SWEEP_BATCH])
     error = OutcomeUnknown("The worker that was handing it over did not come back.")
-    return settle((attempt_id, error) for attempt_id in list(dead))
+    count(Counter((attempt.provider, Attempt.Outcome.UNKNOWN) for attempt in dead))
+    return settle((attempt.pk, error) for attempt in dead)
 
 
 def expire() -> int:

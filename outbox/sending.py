@@ -13,7 +13,7 @@ from django.db.models import F
 from billing import ledger, pricing
 from billing.exceptions import InsufficientBalance
 from billing.models import Account, Price
-from outbox import idempotency, segments, validation
+from outbox import idempotency, routing, segments, validation
 from outbox.exceptions import (
     InFlight,
     MaxTotalCostExceeded,
@@ -95,6 +95,7 @@ def send(
         priority=priority,
     )
     _fill(entry, recipient, text, sender_id, message_name, tags or [], custom_data)
+    entry.provider = routing.choose(entry.recipient, attempt_number=1)
     quoted = quote(user, entry.recipient, text)
     if max_total_cost is not None and quoted.total_cost > max_total_cost:
         raise MaxTotalCostExceeded(quoted.total_cost, max_total_cost, quoted.account.currency)
@@ -223,6 +224,7 @@ def resend(entry: Outbox, *, request: idempotency.Request | None = None) -> Outb
                 error_code=None,
                 error_details=None,
                 retry_count=F("retry_count") + 1,
+                provider=routing.choose(entry.recipient, entry.attempt_count + 1),
                 due_at=quoted.as_of,
                 expires_at=quoted.as_of + timedelta(minutes=entry.validity_minutes),
             )

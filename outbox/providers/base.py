@@ -71,12 +71,19 @@ class Rejected(ProviderError):
 
 
 class Unavailable(ProviderError):
-    """Provably nothing was taken: it may be tried again after `retry_after` seconds (None: we choose)."""
+    """Provably nothing was taken: it may be tried again after `retry_after` seconds (None: we choose).
+
+    refuses_us: it would be the same with any other message, until a person has mended something: our credentials, our
+    credit with the provider, the address.
+    """
 
     code = "provider_unavailable"
 
-    def __init__(self, details: str, *, code: str | None = None, retry_after: float | None = None) -> None:
+    def __init__(
+        self, details: str, *, code: str | None = None, retry_after: float | None = None, refuses_us: bool = False
+    ) -> None:
         super().__init__(details, code=code)
+        self.refuses_us = refuses_us
         usable = retry_after is not None and math.isfinite(retry_after)
         self.retry_after = max(SHORTEST_PAUSE_S, min(float(retry_after or 0), LONGEST_PAUSE_S)) if usable else None
 

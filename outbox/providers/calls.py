@@ -24,8 +24,6 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from outbox.providers.base import OutcomeUnknown, ProviderError, Unavailable
 from outbox.providers.connections import LIMIT, Evidence, RestingPool, RestingTLSPool, TooLongError, current
 
-TLS_PAUSE_S = 60.0  # a certificate is not mended in a second
-
 # At DEBUG, and for odd headers at WARNING, urllib3 logs addresses with their query: numbers, texts and passwords.
 logging.getLogger("urllib3").setLevel(logging.ERROR)
 
@@ -118,7 +116,7 @@ def _meaning(call: Evidence) -> ProviderError:
         )
         return OutcomeUnknown(f"{what} The message may have been sent.")
     if call.securing:
-        return Unavailable(f"Provider: {call.trouble}.", code="provider_tls", retry_after=TLS_PAUSE_S)
+        return Unavailable(f"Provider: {call.trouble}.", code="provider_tls", refuses_us=True)
     return Unavailable(f"Provider: {call.trouble}.", code="provider_unreachable")
 
 

@@ -12,7 +12,7 @@ from django.db.models.functions import Now
 
 from billing import ledger
 from billing.models import Account
-from outbox import audit, outcomes, receipts, sending
+from outbox import audit, circuits, outcomes, receipts, sending
 from outbox.dispatch import Dispatcher, claim
 from outbox.models import Attempt, Outbox
 from outbox.providers.base import Accepted, DeliveryReceipt, OutcomeUnknown, Rejected, Unavailable
@@ -182,7 +182,8 @@ def test_racing_sweeps_give_each_hold_back_once(account, provider):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_sweep_that_meets_a_receipt_settles_once(account, provider):
+def test_a_sweep_that_meets_a_receipt_settles_once(account, provider, monkeypatch):
+    monkeypatch.setattr(circuits, "PAUSE_AT", 1000)
     ledger.top_up(account, Decimal(100), reason="more")
     provider.error = OutcomeUnknown("no answer")
     entries = [send(account, f"+25471100{number:04}") for number in range(60)]
@@ -211,11 +212,11 @@ def test_a_worker_without_a_database_waits_for_it_and_ends_when_told_to(account,
     monkeypatch.setattr("outbox.dispatch.DATABASE_RETRY_S", 0.05)
     claims = iter([True, True])
 
-    def failing(limit):
+    def failing(provider, limit):
         if next(claims, False):
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
-        return claim(limit)
+        return claim(provider, limit)
 
     monkeypatch.setattr("outbox.dispatch.claim", failing)
 

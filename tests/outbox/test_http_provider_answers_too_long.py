@@ -69,7 +69,7 @@ def test_a_redirect_is_not_followed() -> None:
         result = outcome(make(gateway))
 
         assert isinstance(result, Unavailable)
-        assert (result.error_code, result.retry_after) == ("provider_redirects", 300)
+        assert (result.error_code, result.refuses_us) == ("provider_redirects", True)
         assert target.connections == 0
 
 

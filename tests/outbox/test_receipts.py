@@ -84,7 +84,7 @@ def test_a_receipt_alone_settles_a_message_whose_answer_was_lost(entry, provider
     "order", list(itertools.permutations(["answer", "in_transit", "delivered", "delivered again"]))
 )
 def test_the_order_of_answer_and_receipts_makes_no_difference(entry, account, provider, order):
-    (claimed,) = claim(1)
+    (claimed,) = claim("locmem", 1)
 
     for event in order:
         if event == "answer":
@@ -100,7 +100,7 @@ def test_the_order_of_answer_and_receipts_makes_no_difference(entry, account, pr
 
 @pytest.mark.parametrize("late", [Rejected("no"), Unavailable("busy"), OutcomeUnknown("no answer")])
 def test_a_late_answer_does_not_undo_a_delivery(entry, account, provider, late):
-    (claimed,) = claim(1)
+    (claimed,) = claim("locmem", 1)
     receive(entry, "delivered")
 
     outcomes.settle([(claimed.attempt_id, late)])

@@ -32,7 +32,6 @@ KNOWN = {
     *("encoding", "accepted", "rejected", "id", "receipt_token", "receipt"),
 }
 SAMPLE = Message("0", "+254711000001", "text", "sender", "GSM-7", 1)
-PAUSE_S = 300.0  # what only the operator can mend: a wrong password, an empty account, a moved address
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.1
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 _OURS = {"content-length", "transfer-encoding", "host"}  # how the request is framed and routed is not for a template
@@ -160,14 +159,14 @@ def _unlisted(answer: Answer) -> base.ProviderError:
     status = answer.status
     if status in PAUSED:
         code, says = PAUSED[status]
-        return Unavailable(f"The provider {says} (HTTP {status}).", code=code, retry_after=PAUSE_S)
+        return Unavailable(f"The provider {says} (HTTP {status}).", code=code, refuses_us=True)
     if status in (429, 503):
         return Unavailable(
             f"The provider is busy (HTTP {status}).", code="provider_busy", retry_after=retry_after(answer.headers)
         )
     if status // 100 == 3:
         details = f"The provider redirects{_host(answer)} (HTTP {status}), which is never followed."
-        return Unavailable(details, code="provider_redirects", retry_after=PAUSE_S)
+        return Unavailable(details, code="provider_redirects", refuses_us=True)
     if status in (400, 422):
         return Rejected(f"The provider refused the message (HTTP {status}).")
     size = "" if answer.whole else ", oversized"
