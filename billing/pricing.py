@@ -3,7 +3,6 @@
 import re
 from datetime import datetime
 
-from django.db import connection
 from django.db.models import F, Q
 from django.db.models.functions import Length, Now
 
@@ -33,14 +32,6 @@ def price_for(user: User, recipient: str, currency: str) -> tuple[Price, datetim
     if price is None:
         raise NoPrice(f"There is no price in {currency} for this destination.")
     return price, price.as_of
-
-
-def database_now() -> datetime:
-    """The clock that decides which price is in force."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT now()")
-        now: datetime = cursor.fetchone()[0]
-        return now
 
 
 def prefix_of(typed: str) -> str:

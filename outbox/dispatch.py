@@ -158,8 +158,8 @@ class Dispatcher:
             while True:
                 try:
                     self._settle_finished()
+                    self._tally.report(at_once=once or self.stopping)
                     claimed = 0 if self.stopping else self._claim_into(pool)
-                    self._tally.report()
                     self._housekeeping()
                     idle = not self._calls and (self.stopping or (once and not claimed and self._drained()))
                     if idle:
@@ -189,7 +189,7 @@ class Dispatcher:
 
     @staticmethod
     def _drained() -> bool:
-        return not Outbox.objects.due().exclude(provider__in=ProviderState.paused()).exists()
+        return not routing.divert() and not Outbox.objects.due().exclude(provider__in=ProviderState.paused()).exists()
 
     def _settle_finished(self) -> None:
         """Write what the finished calls came to: all in one go, or user by user when that fails."""

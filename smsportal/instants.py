@@ -1,8 +1,17 @@
-"""Moments in time as strangers write them."""
+"""Moments in time: the one clock that decides, and times as strangers write them."""
 
 from datetime import UTC, datetime
 
+from django.db import connection
 from django.utils.dateparse import parse_datetime
+
+
+def database_now() -> datetime:
+    """This very moment by the database's clock: the clocks of web servers and workers differ."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT statement_timestamp()")
+        now: datetime = cursor.fetchone()[0]
+        return now
 
 
 def parse_instant(text: str) -> datetime:

@@ -6,8 +6,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
-from billing import ledger, pricing
+from billing import ledger
 from billing.models import Price
+from smsportal.instants import database_now
 from smsportal.models import ApiKey, User
 
 OPENING_BALANCE = Decimal(1000)
@@ -32,7 +33,7 @@ class Command(BaseCommand):
                     prefix=prefix,
                     price_per_segment=Decimal(price),
                     currency=account.currency,
-                    effective_from=pricing.database_now(),
+                    effective_from=database_now(),
                     reason="The demo's price list",
                     created_by=admin,
                 )

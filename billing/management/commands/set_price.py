@@ -7,6 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 from billing import ledger, pricing
 from billing.management.arguments import amount, instant, reason, user
 from billing.models import Price, default_currency
+from smsportal.instants import database_now
 
 
 def prefix(text: str) -> str:
@@ -33,7 +34,7 @@ class Command(BaseCommand):
             prefix=options["prefix"],
             price_per_segment=options["price"],
             currency=ledger.account_of(owner).currency if owner else default_currency(),
-            effective_from=options["effective_from"] or pricing.database_now(),
+            effective_from=options["effective_from"] or database_now(),
             reason=options["reason"],
         )
         try:
