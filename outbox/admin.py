@@ -1,8 +1,11 @@
-"""The admin of messages, attempts and receipts: to be read. The one thing done here is a resend, by POST."""
+"""The admin of messages, attempts, receipts, providers and dispatchers. They are read; what is done here, by POST and
+with a reason, is to send failed messages again and to stop and start providers.
+"""
 
 import json
 import re
 import uuid
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -13,13 +16,14 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 
-from outbox import bulk_resend, sending
-from outbox.models import Attempt, Outbox, Receipt
+from outbox import bulk_resend, circuits, sending, workers
+from outbox.models import Attempt, AttemptCount, Outbox, ProviderState, Receipt, Worker
 from outbox.validation import clean_recipient
 from smsportal.exceptions import DomainError
 from smsportal.log_admin import LogAdmin, note
@@ -112,7 +116,7 @@ class ReasonForm(forms.Form):
     reason = forms.CharField(max_length=200, help_text="Kept in each message's history, with your name.")
 
 
-ERROR = ("error_code", "shown_error_details")
+ERROR = ("shown_error_code", "shown_error_details")
 SENDING = ("last_attempt_at", "sent_at", "delivered_at")
 
 
@@ -123,7 +127,7 @@ class OutboxAdmin(LogAdmin):
     actions = ["resend"]
     list_display = (
         *("created_at", "user", "recipient", "status", "outcome", "delivery", "units"),
-        *("cost", "charge", "error_code"),
+        *("cost", "charge", "shown_error_code"),
     )
     list_filter = ("status", "outcome", "delivery_status", "charge_status", CreatedFilter)
     list_select_related = ("user",)
@@ -160,9 +164,16 @@ class OutboxAdmin(LogAdmin):
     def shown_text(self, entry: Outbox) -> str:
         return HIDDEN if entry.is_private() else entry.text
 
+    @admin.display(description="error code")
+    def shown_error_code(self, entry: Outbox) -> str:
+        return entry.reason.code or "-"
+
     @admin.display(description="error details")
     def shown_error_details(self, entry: Outbox) -> str:
-        return without_text(entry, entry.error_details) or "-"
+        return without_text(entry, entry.reason.details) or "-"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Outbox]:
+        return Outbox.objects.explained()
 
     def has_resend_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("outbox.resend_outbox") and self.has_view_permission(request)
@@ -315,3 +326,82 @@ class ReceiptAdmin(LogAdmin):
     def find(self, term: str) -> Q | None:
         outbox_id = _uuid(term)
         return Q(outbox_id=outbox_id) if outbox_id else None
+
+
+@admin.register(ProviderState)
+class ProviderStateAdmin(LogAdmin):
+    """Every provider that was ever to be called: whether it works, and since when. The staff stop and start it here."""
+
+    list_display = ("provider", "shown_state", "since", "retry_at", "reason", "worked_at", "waiting")
+    fields = ("provider", "shown_state", "since", "retry_at", "reason_code", "reason", "worked_at", "waiting", "counts")
+    ordering = ("provider",)
+    search_fields = ()
+
+    @admin.display(description="state")
+    def shown_state(self, state: ProviderState) -> str:
+        return state.get_circuit_display()
+
+    @admin.display(description="messages waiting")
+    def waiting(self, state: ProviderState) -> int:
+        return Outbox.objects.filter(provider=state.provider, due_at__isnull=False).count()
+
+    @admin.display(description="attempts")
+    def counts(self, state: ProviderState) -> str:
+        counts = AttemptCount.objects.filter(provider=state.provider).order_by("-attempts")
+        return ", ".join(f"{count.attempts} {count.outcome}" for count in counts) or "none"
+
+    def has_operate_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("outbox.operate_provider") and self.has_view_permission(request)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        may = {"may_operate": self.has_operate_permission(request)}
+        return super().change_view(request, object_id, form_url, {**(extra_context or {}), **may})
+
+    def get_urls(self) -> list[URLPattern]:
+        stop = self.admin_site.admin_view(self.stop_view)
+        start = self.admin_site.admin_view(self.start_view)
+        own: list[URLPattern] = [
+            path("<path:provider>/stop/", stop, name="outbox_providerstate_stop"),
+            path("<path:provider>/start/", start, name="outbox_providerstate_start"),
+        ]
+        return own + super().get_urls()
+
+    def stop_view(self, request: HttpRequest, provider: str) -> HttpResponse:
+        return self._operate(request, provider, circuits.stop, "Stop")
+
+    def start_view(self, request: HttpRequest, provider: str) -> HttpResponse:
+        return self._operate(request, provider, circuits.start, "Start")
+
+    def _operate(self, request: HttpRequest, provider: str, act: Callable[[str], None], verb: str) -> HttpResponse:
+        """Ask for the reason (GET), then stop or start the provider (POST)."""
+        if not self.has_operate_permission(request):
+            raise PermissionDenied
+        state = get_object_or_404(ProviderState, pk=provider)
+        form = ReasonForm(request.POST or None)
+        if form.is_valid():
+            with transaction.atomic():
+                act(state.provider)
+                note(request, state, f"{verb}: {form.cleaned_data['reason']}")
+            return HttpResponseRedirect(reverse("admin:outbox_providerstate_change", args=[state.provider]))
+        context = {"opts": self.opts, "original": state, "title": f"{verb} {state.provider}", "form": form}
+        context |= {**self.admin_site.each_context(request), "waiting": self.waiting(state), "stops": verb == "Stop"}
+        return TemplateResponse(request, "admin/outbox/providerstate/operate.html", context)
+
+
+@admin.register(Worker)
+class WorkerAdmin(LogAdmin):
+    """The dispatchers: those at work, and those that were killed within the last day."""
+
+    list_display = ("shown_name", "started_at", "beat_at", "lives", "calls")
+    fields = list_display
+    search_fields = ()
+
+    @admin.display(description="dispatcher")
+    def shown_name(self, worker: Worker) -> str:
+        return f"{worker.host}, process {worker.pid}"
+
+    @admin.display(description="lives", boolean=True)
+    def lives(self, worker: Worker) -> bool:
+        return workers.alive().filter(pk=worker.pk).exists()

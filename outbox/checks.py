@@ -28,7 +28,11 @@ def database_is_named(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessa
 @checks.register
 def providers_can_be_made(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
     problems: list[checks.CheckMessage] = []
-    for name in settings.SMS_PROVIDERS:
+    for name, spec in settings.SMS_PROVIDERS.items():
+        rate = spec.get("MESSAGES_PER_SECOND", 1)
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0.01 <= rate <= 100_000:
+            text = f"SMS_PROVIDERS: {name}: MESSAGES_PER_SECOND: a number from 0.01 to 100000."
+            problems.append(checks.Error(text, id="outbox.E008"))
         if not re.fullmatch(r"[A-Za-z0-9._~-]{1,64}", name):  # it becomes a part of the receipts' address
             text = f"SMS_PROVIDERS: {name!r}: use 1 to 64 letters, digits and . _ ~ - as a name."
             problems.append(checks.Error(text, id="outbox.E007"))
@@ -82,3 +86,10 @@ def somebody_sends(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]
     if settings.SMS_PROVIDERS:
         return []
     return [checks.Warning("SMS_PROVIDERS is empty: no message can be sent.", id="outbox.W001")]
+
+
+@checks.register(checks.Tags.security, deploy=True)
+def figures_are_for_some(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
+    if settings.METRICS_TOKEN:
+        return []
+    return [checks.Warning("METRICS_TOKEN is not set: anybody can read /metrics.", id="outbox.W002")]

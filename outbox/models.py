@@ -1,11 +1,11 @@
 """The outbox: every message that was asked for, whatever became of it, and every attempt to hand it to a provider."""
 
-from typing import Self
+from typing import NamedTuple, Self
 
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Now
 
 from billing.models import Posting
@@ -20,6 +20,25 @@ class OutboxQuerySet(models.QuerySet["Outbox"]):
     def overdue(self) -> Self:
         """What is still waiting although its time to be sent has passed."""
         return self.filter(due_at__isnull=False, expires_at__lte=Now())
+
+    def explained(self) -> Self:
+        """Entries that can tell, in their `reason`, that they wait for a provider that is paused at this moment."""
+        paused = ProviderState.objects.filter(provider=OuterRef("provider")).exclude(circuit="closed")
+        return self.annotate(is_held_up=Q(due_at__lte=Now()) & Exists(paused))
+
+
+class Reason(NamedTuple):
+    """Why a message is where it is: a stable word of ours, and a sentence for a person; None when all is well."""
+
+    code: str | None
+    details: str | None
+
+
+# Of a message whose provider cannot take it now, through no fault of its own. The staff are told more.
+PROVIDER_PAUSED = Reason(
+    "provider_unavailable",
+    "The provider for this number is temporarily unavailable. The message waits, and is tried again by itself.",
+)
 
 
 class Outbox(models.Model):
@@ -142,6 +161,12 @@ class Outbox(models.Model):
     def may_be_resent(self) -> bool:
         return self.status == self.Status.FAILED and self.retry_count < self.max_retries
 
+    @property
+    def reason(self) -> Reason:
+        if self.error_code is None and getattr(self, "is_held_up", False):
+            return PROVIDER_PAUSED
+        return Reason(self.error_code, self.error_details)
+
     def is_settled(self) -> bool:
         """Whether nothing more is known to come but a delivery receipt."""
         return self.status != self.Status.PENDING or self.outcome is not None
@@ -224,10 +249,10 @@ class ProviderState(models.Model):
     """What all workers know of one provider together: whether it may be called now, and how soon again."""
 
     class Circuit(models.TextChoices):
-        CLOSED = "closed"  # as in electricity: it flows
-        OPEN = "open"  # paused until `retry_at`
-        HALF_OPEN = "half_open"  # one message is trying it
-        STOPPED = "stopped"  # by the staff, until they start it again
+        CLOSED = "closed", "works"  # as in electricity: it flows
+        OPEN = "open", "paused"  # until `retry_at`
+        HALF_OPEN = "half_open", "being tried"  # with one message
+        STOPPED = "stopped", "stopped by the staff"  # until they start it again
 
     provider = models.CharField(max_length=64, primary_key=True)
     circuit = models.CharField(max_length=9, choices=Circuit, default=Circuit.CLOSED)
@@ -242,6 +267,7 @@ class ProviderState(models.Model):
 
     class Meta:
         verbose_name = "provider"
+        permissions = [("operate_provider", "Can stop and start providers")]
 
     def __str__(self) -> str:
         return self.provider
@@ -275,6 +301,9 @@ class Worker(models.Model):
     started_at = models.DateTimeField(db_default=Now())
     beat_at = models.DateTimeField(db_default=Now())
     calls = models.PositiveIntegerField(default=0)  # under way at its last heartbeat
+
+    class Meta:
+        verbose_name = "dispatcher"
 
     def __str__(self) -> str:
         return f"{self.host} {self.pid}"

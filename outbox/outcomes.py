@@ -19,7 +19,7 @@ from django.db.models.functions import Coalesce, Now
 
 from billing import ledger
 from outbox import routing
-from outbox.models import Attempt, Outbox
+from outbox.models import PROVIDER_PAUSED, Attempt, Outbox
 from outbox.providers.base import Accepted, OutcomeUnknown, ProviderError, Rejected, Unavailable
 from smsportal.exceptions import DomainError
 
@@ -94,6 +94,8 @@ def _changes(entry: Outbox, attempt: Attempt, error: ProviderError) -> dict[str,
         case Unavailable():
             changes |= {"due_at": Now() + _pause(attempt, error)}
             changes |= {"provider": routing.choose(entry.recipient, attempt.number + 1)}
+            if error.refuses_us:
+                changes |= {"error_details": PROVIDER_PAUSED.details}
         case _:
             changes |= {"outcome": Outbox.Outcome.UNKNOWN, "error_code": OutcomeUnknown.code}
             changes |= {"error_details": UNKNOWN_DETAILS.format(error.details)}

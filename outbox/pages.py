@@ -97,7 +97,7 @@ def _cursor(request: HttpRequest, name: str) -> uuid.UUID | None:
 @page("GET", "HEAD")
 def detail(request: Visit, outbox_id: uuid.UUID) -> HttpResponse:
     """One message: where it stands, who was asked to send it, what it cost."""
-    entry = get_object_or_404(request.user.outbox, pk=outbox_id)
+    entry = get_object_or_404(request.user.outbox.explained(), pk=outbox_id)
     context = {
         "entry": entry,
         "waits_for_its_time": entry.due_at is not None and entry.due_at > timezone.now(),

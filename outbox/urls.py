@@ -1,9 +1,9 @@
-"""Where the outbox is found: its API, its providers' callbacks, its pages."""
+"""Where the outbox is found: its API, its providers' callbacks, its pages, its figures."""
 
 from django.urls import include, path
 from django.views.generic import RedirectView
 
-from outbox import callbacks, pages, views
+from outbox import callbacks, monitoring, pages, views
 
 api = [
     path("send", views.SendView.as_view(), name="send"),
@@ -24,5 +24,7 @@ html = [
 urlpatterns = [
     path("", include((html, "outbox"))),
     path("api/sms/", include((api, "outbox-api"))),
+    path("readyz", monitoring.readyz),
+    path("metrics", monitoring.metrics),
     path("api/providers/<str:provider>/receipts/<str:token>", callbacks.receive, name="receipts"),
 ]

@@ -74,7 +74,7 @@ def entry_or_404(request: Request, outbox_id: str) -> Outbox:
     """The caller's entry; another's is as unknown as one that does not exist."""
     visible = Outbox.objects.all() if may_act_for_others(request) else caller(request).outbox.all()
     try:
-        return visible.select_related("user").get(pk=uuid.UUID(outbox_id))
+        return visible.explained().select_related("user").get(pk=uuid.UUID(outbox_id))
     except (ValueError, Outbox.DoesNotExist) as error:
         raise Http404 from error
 
@@ -216,7 +216,7 @@ class OutboxListView(GenericAPIView):
             user_id = uuid.UUID(asked) if asked is not None else None
         except ValueError as error:
             raise ValidationError({"userId": "Must be a user's id."}, code="invalid") from error
-        return user_acted_for(self.request, user_id).outbox.all()
+        return user_acted_for(self.request, user_id).outbox.explained()
 
     @extend_schema(
         operation_id="listOutbox",

@@ -1,5 +1,6 @@
-"""The admin of users and of their apps' keys; and what the whole admin is called."""
+"""The admin of users, of their apps' keys and of notices to the staff; and what the whole admin is called."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from django import forms
@@ -16,8 +17,8 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
-from smsportal.log_admin import note
-from smsportal.models import ApiKey, User
+from smsportal.log_admin import LogAdmin, note
+from smsportal.models import ApiKey, Notice, User
 
 admin.site.site_header = admin.site.site_title = "SMS Portal"
 admin.site.index_title = "Administration"
@@ -194,3 +195,32 @@ class ApiKeyAdmin(admin.ModelAdmin):
 def still_working(now: Any) -> QuerySet[ApiKey]:
     """Keys that nobody has revoked yet."""
     return ApiKey.objects.filter(Q(revoked_at=None) | Q(revoked_at__gt=now))
+
+
+class OverFilter(admin.SimpleListFilter):
+    """Those that hold, unless somebody asks for the others."""
+
+    title = "state"
+    parameter_name = "over"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", "Over")]
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        current, *others = super().choices(changelist)
+        yield {**current, "display": "Open"}
+        yield from others
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Notice]) -> QuerySet[Notice]:
+        return queryset.filter(user=None, ended_at__isnull=self.value() != "yes")
+
+
+@admin.register(Notice)
+class NoticeAdmin(LogAdmin):
+    """What the staff should know. A notice ends by itself when its cause is over."""
+
+    list_display = ("created_at", "level", "text", "ended_at")
+    fields = ("created_at", "ended_at", "level", "kind", "about", "text")
+    list_filter = (OverFilter,)
+    ordering = ("-created_at",)
+    search_fields = ()

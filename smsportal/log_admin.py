@@ -69,15 +69,16 @@ class UncountedChangeList(ChangeList):
 class LogAdmin(admin.ModelAdmin):
     """Rows to look at: nobody adds, changes or deletes one here, superusers included.
 
-    A subclass says in `find()` what its search box understands. Filters are those of `list_filter` and `links`, and no
-    other: by default any field of the model can be asked for in the address, `?text__contains=` too.
+    A subclass says in `find()` what its search box understands; with `search_fields = ()` it has none. Filters are those
+    of `list_filter` and `links`, and no other: by default any field of the model can be asked for in the address,
+    `?text__contains=` too.
     """
 
     actions: Any = ()
     links: tuple[str, ...] = ()  # filters that other pages link to
     list_per_page = 100
     ordering = ("-id",)
-    search_fields = ("pk",)  # only makes the search box appear: find() does the work
+    search_fields: tuple[str, ...] = ("pk",)  # only makes the search box appear: find() does the work
     show_facets = admin.ShowFacets.NEVER  # they count, too
     show_full_result_count = False
     sortable_by = ()  # sorting by a column without an index would read and sort the whole table
@@ -102,7 +103,7 @@ class LogAdmin(admin.ModelAdmin):
         self, request: HttpRequest, queryset: models.QuerySet[Any], search_term: str
     ) -> tuple[models.QuerySet[Any], bool]:
         term = search_term.strip()
-        if not term:
+        if not term or not self.search_fields:
             return queryset, False
         condition = self.find(term) if len(term) <= MAX_SEARCH_LENGTH else None
         return (queryset.filter(condition) if condition else queryset.none()), False

@@ -23,6 +23,7 @@ SETTINGS = {
     "SMS_VALIDITY_MINUTES": "1440",
     "SMS_UNKNOWN_AFTER_HOURS": "72",
     "SMS_LOW_BALANCE_THRESHOLD": "10",
+    "METRICS_TOKEN": "",
 }
 
 _running = contextlib.ExitStack()

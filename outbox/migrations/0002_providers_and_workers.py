@@ -42,10 +42,10 @@ class Migration(migrations.Migration):
                     "circuit",
                     models.CharField(
                         choices=[
-                            ("closed", "Closed"),
-                            ("open", "Open"),
-                            ("half_open", "Half Open"),
-                            ("stopped", "Stopped"),
+                            ("closed", "works"),
+                            ("open", "paused"),
+                            ("half_open", "being tried"),
+                            ("stopped", "stopped by the staff"),
                         ],
                         default="closed",
                         max_length=9,
@@ -62,6 +62,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "verbose_name": "provider",
+                "permissions": [("operate_provider", "Can stop and start providers")],
             },
         ),
         migrations.CreateModel(
@@ -77,6 +78,7 @@ class Migration(migrations.Migration):
                 ("beat_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
                 ("calls", models.PositiveIntegerField(default=0)),
             ],
+            options={"verbose_name": "dispatcher"},
         ),
         migrations.RemoveIndex(
             model_name="outbox",

@@ -308,3 +308,39 @@ def test_every_attempt_is_counted_by_its_outcome(account, provider):
 
     counts = dict(AttemptCount.objects.values_list("outcome", "attempts"))
     assert counts == {"accepted": 3, "rejected": 1}
+
+
+# --- what its user sees -----------------------------------------------------------------------------------------------
+
+
+def test_a_message_says_that_its_provider_is_paused_for_as_long_as_it_is(account, provider, api, client):
+    entry = send(account)
+    later = send(account, 2, scheduled_at=database_now() + timedelta(hours=1))
+    circuits.record("locmem", [REFUSES_US])
+    client.force_login(account.user)
+
+    told = api.get(f"/api/sms/outbox/{entry.pk}").json()
+
+    assert (told["status"], told["errorCode"]) == ("pending", "provider_unavailable")
+    assert "temporarily unavailable" in told["errorDetails"]
+    assert "temporarily unavailable" in client.get(f"/outbox/{entry.pk}/").content.decode()
+    listed = {row["outboxId"]: row["errorCode"] for row in api.get("/api/sms/outbox").json()["results"]}
+    assert listed == {str(entry.pk): "provider_unavailable", str(later.pk): None}
+
+    circuits.record("locmem", [Accepted("1")])
+    assert api.get(f"/api/sms/outbox/{entry.pk}").json()["errorCode"] is None
+
+
+def test_the_operators_quarrel_with_his_provider_is_not_the_users_affair(account, provider, api, client):
+    provider.error = REFUSES_US
+    entry = send(account)
+    work()
+    client.force_login(account.user)
+
+    told = api.get(f"/api/sms/outbox/{entry.pk}").content.decode()
+    page = client.get(f"/outbox/{entry.pk}/").content.decode()
+
+    assert "temporarily unavailable" in told
+    assert "temporarily unavailable" in page
+    assert "credit." not in told + page
+    assert "no credit" in entry.attempts.get().error_details

@@ -6,7 +6,8 @@ from django.core import checks
 from outbox import routing
 from outbox.checks import database_is_named
 
-PROVIDERS = {name: {"BACKEND": "outbox.providers.locmem.Provider"} for name in ("a", "b", "c")}
+LOCMEM = "outbox.providers.locmem.Provider"
+PROVIDERS = {name: {"BACKEND": LOCMEM} for name in ("a", "b", "c")}
 
 
 def test_the_longest_prefix_chooses_the_providers(settings):
@@ -39,10 +40,14 @@ def test_each_further_attempt_goes_to_the_next_provider_and_round_again(settings
         ("SMS_PROVIDERS", {"x": {"BACKEND": "outbox.providers.http.Provider"}}, "outbox.E001"),
         (
             "SMS_PROVIDERS",
-            {"x": {"BACKEND": "outbox.providers.locmem.Provider", "OPTIONS": {"colour": 1}}},
+            {"x": {"BACKEND": LOCMEM, "OPTIONS": {"colour": 1}}},
             "outbox.E001",
         ),
         ("SMS_PROVIDERS", {"x": {}}, "outbox.E001"),
+        *[
+            ("SMS_PROVIDERS", {"x": {"BACKEND": LOCMEM, "MESSAGES_PER_SECOND": rate}}, "outbox.E008")
+            for rate in (0, -1, "10", True, None, float("nan"), float("inf"))
+        ],
         ("SMS_ROUTES", {"abc": ["locmem"]}, "outbox.E002"),
         ("SMS_ROUTES", {"+254": []}, "outbox.E003"),
         ("SMS_ROUTES", {"+254": "locmem"}, "outbox.E003"),

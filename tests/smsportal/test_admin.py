@@ -15,10 +15,12 @@ from outbox import sending
 from outbox.dispatch import Dispatcher
 from outbox.models import Attempt, Receipt
 from outbox.providers.base import Rejected
-from smsportal.models import ApiKey, User
+from outbox.workers import Heartbeat
+from smsportal import notices
+from smsportal.models import ApiKey, Notice, User
 
 OURS = [model for model in admin.site._registry if model._meta.app_label in {"smsportal", "billing", "outbox"}]
-APPEND_ONLY = [model for model in OURS if model._meta.app_label == "outbox" or model is Posting]
+APPEND_ONLY = [model for model in OURS if model._meta.app_label == "outbox" or model in (Posting, Notice)]
 
 
 def url(model, page, *args):
@@ -33,6 +35,8 @@ def one_of_each(account, provider):
     Dispatcher(concurrency=1).run(once=True)
     Receipt.objects.create(provider="locmem", outbox=entry, status="delivered", raw={"a": "<b>"}, applied=False)
     ApiKey.issue(account.user, "app")
+    Heartbeat().beat(0)
+    notices.tell_staff("test", "it", "Look at it.")
 
 
 @pytest.mark.parametrize("model", OURS, ids=lambda model: model.__name__)
@@ -46,10 +50,10 @@ def test_every_page_of_the_admin_opens_for_a_superuser(admin_site, one_of_each, 
         assert admin_site.get(page).status_code == 200, page
 
 
-def test_all_our_models_are_in_the_admin_except_what_only_the_api_needs():
+def test_all_our_models_are_in_the_admin_except_keys_of_requests_and_mere_counts():
     ours = {model for app in ("smsportal", "billing", "outbox") for model in apps.get_app_config(app).get_models()}
 
-    assert {model.__name__ for model in ours - set(OURS)} == {"IdempotencyKey"}
+    assert {model.__name__ for model in ours - set(OURS)} == {"AttemptCount", "IdempotencyKey"}
 
 
 @pytest.mark.parametrize("model", APPEND_ONLY, ids=lambda model: model.__name__)
@@ -223,3 +227,25 @@ def test_people_who_are_not_staff_see_no_page_of_the_admin(client, user):
 
     assert client.get("/admin/").status_code == 302
     assert client.get(url(Attempt, "changelist")).status_code == 302
+
+
+def test_a_critical_notice_is_on_every_page_of_the_admin_until_its_cause_is_over(admin_site, db):
+    notices.tell_staff("test", "it", "The house <b>burns</b>.")
+    notices.tell_staff("test", "other", "It may rain.", Notice.Level.WARNING)
+
+    for page in ("/admin/", url(User, "changelist"), url(Notice, "changelist")):
+        assert "The house &lt;b&gt;burns&lt;/b&gt;." in admin_site.get(page).content.decode()
+    assert "It may rain." not in admin_site.get("/admin/").content.decode()
+    assert "It may rain." in admin_site.get(url(Notice, "changelist")).content.decode()
+
+    notices.end_for_staff("test", "it")
+
+    assert "burns" not in admin_site.get("/admin/").content.decode()
+    assert "burns" not in admin_site.get(url(Notice, "changelist")).content.decode()
+    assert "burns" in admin_site.get(url(Notice, "changelist") + "?over=yes").content.decode()
+
+
+def test_notices_are_not_for_strangers(client, db):
+    notices.tell_staff("test", "it", "The house burns.")
+
+    assert "burns" not in client.get("/admin/login/").content.decode()
