@@ -69,8 +69,8 @@ class UncountedChangeList(ChangeList):
 class LogAdmin(admin.ModelAdmin):
     """Rows to look at: nobody adds, changes or deletes one here, superusers included.
 
-    A subclass says in `find()` what its search box understands; with `search_fields = ()` it has none. Filters are those
-    of `list_filter` and `links`, and no other: by default any field of the model can be asked for in the address,
+    A subclass says in `find()` what its search box understands; with `search_fields = ()` it has none. Filters are
+    those of `list_filter` and `links`, and no other: by default any field of the model can be asked for in the address,
     `?text__contains=` too.
     """
 
@@ -78,7 +78,7 @@ class LogAdmin(admin.ModelAdmin):
     links: tuple[str, ...] = ()  # filters that other pages link to
     list_per_page = 100
     ordering = ("-id",)
-    search_fields: tuple[str, ...] = ("pk",)  # only makes the search box appear: find() does the work
+    search_fields: Any = ("pk",)  # only makes the search box appear: find() does the work
     show_facets = admin.ShowFacets.NEVER  # they count, too
     show_full_result_count = False
     sortable_by = ()  # sorting by a column without an index would read and sort the whole table
