@@ -1,6 +1,6 @@
 """Admin pages of the big tables that are only ever read: messages, attempts, receipts, postings."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -78,7 +78,7 @@ class LogAdmin(admin.ModelAdmin):
     links: tuple[str, ...] = ()  # filters that other pages link to
     list_per_page = 100
     ordering = ("-id",)
-    search_fields: Any = ("pk",)  # only makes the search box appear: find() does the work
+    search_fields: ClassVar[tuple[str, ...]] = ("pk",)  # only makes the search box appear: find() does the work
     show_facets = admin.ShowFacets.NEVER  # they count, too
     show_full_result_count = False
     sortable_by = ()  # sorting by a column without an index would read and sort the whole table
