@@ -3,7 +3,7 @@
 import re
 from datetime import datetime
 
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Length, Now
 
 from billing.exceptions import NoPrice
@@ -42,3 +42,17 @@ def prefix_of(typed: str) -> str:
     if not re.fullmatch(r"[1-9][0-9]{0,14}", digits):
         raise ValueError(f"{typed!r} is no prefix: give its digits, such as +254, or `default`.")
     return digits
+
+
+def typed_prefix(prefix: str) -> str:
+    """A stored prefix as people type and read it."""
+    return f"+{prefix}" if prefix else "default"
+
+
+def in_force(user: User, currency: str) -> QuerySet[Price]:
+    """The price of each prefix at this moment for a user: his own before the general, the newest that has begun."""
+    return (
+        Price.objects.filter(Q(user=user) | Q(user=None), currency=currency, effective_from__lte=Now())
+        .order_by("prefix", F("user").asc(nulls_last=True), "-effective_from")
+        .distinct("prefix")
+    )

@@ -1,47 +1,20 @@
-"""The API of billing: what is left."""
+"""The API of billing: what is left, where it went, what things cost."""
 
-from decimal import Decimal
-
-from django.conf import settings
+import django_filters
+from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema
-from rest_framework import serializers
+from rest_framework.generics import GenericAPIView
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from billing import ledger, pricing
-from billing.exceptions import NoPrice
-from billing.models import Account
+from billing.models import Posting
+from billing.serializers import BalanceSerializer, PostingSerializer, PricesSerializer, StatementPageSerializer
 from smsportal.api.authentication import caller
+from smsportal.api.filters import InstantFilter, StrictFilterSet
+from smsportal.api.pagination import KeysetPagination
 from smsportal.api.schema import problems
-from smsportal.api.serializers import Money
-
-
-class BalanceSerializer(serializers.ModelSerializer):
-    """An account's money."""
-
-    balance = Money(help_text="Everything in the account, what is held included.")
-    held = Money(help_text="Set aside for messages under way.")
-    available = Money(help_text="What can be spent now, credit included.")
-    unitsLeft = serializers.SerializerMethodField(
-        help_text="How many segments that is at the default price; null without one."
-    )
-    lowBalanceThreshold = serializers.SerializerMethodField()
-
-    class Meta:
-        model = Account
-        fields = ["balance", "held", "available", "currency", "unitsLeft", "lowBalanceThreshold"]
-
-    def get_unitsLeft(self, account: Account) -> int | None:  # the API's own name
-        try:
-            price, _ = pricing.price_for(account.user, "", account.currency)
-        except NoPrice:
-            return None
-        return max(0, int(account.available() // price.price_per_segment))
-
-    def get_lowBalanceThreshold(self, account: Account) -> float:
-        own = account.low_balance_threshold
-        return float(Decimal(settings.SMS_LOW_BALANCE_THRESHOLD) if own is None else own)
 
 
 class BalanceView(APIView):
@@ -53,3 +26,57 @@ class BalanceView(APIView):
     def get(self, request: Request) -> Response:
         """Your money: all of it, what is held for messages under way, and what can be spent."""
         return Response(BalanceSerializer(ledger.account_of(caller(request))).data)
+
+
+class StatementFilter(StrictFilterSet):
+    """Filters of the statement."""
+
+    kind = django_filters.ChoiceFilter(choices=Posting.Kind.choices, label="What it is.")
+    reference = django_filters.CharFilter(label="What caused it; exact.")
+    createdAfter = InstantFilter("created_at", lookup_expr="gte", label="ISO 8601 with offset; that moment or later.")
+    createdBefore = InstantFilter("created_at", lookup_expr="lt", label="ISO 8601 with offset; earlier than that.")
+
+    class Meta:
+        model = Posting
+        fields: list[str] = []
+
+
+class StatementView(GenericAPIView):
+    """Where the money went."""
+
+    serializer_class = PostingSerializer
+    filterset_class = StatementFilter
+    queryset = Posting.objects.none()
+
+    def get_queryset(self) -> QuerySet[Posting]:
+        if getattr(self, "swagger_fake_view", False):
+            return super().get_queryset()
+        return ledger.account_of(caller(self.request)).postings.all()
+
+    @extend_schema(
+        operation_id="listStatement",
+        summary="Read the statement",
+        parameters=[*StatementFilter.parameters(), *KeysetPagination.parameters()],
+        filters=False,
+        responses={200: StatementPageSerializer, **problems("invalid")},
+    )
+    def get(self, request: Request) -> Response:
+        """Every movement of your money, newest first, each with the balance after it. A hold only sets money aside:
+        the balance changes when it is captured. Follow `next` for older ones.
+        """
+        StatementFilter(request.query_params).refuse_unknown_names(["pageSize", "cursor"])
+        page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
+        return self.get_paginated_response(self.get_serializer(page, many=True).data)
+
+
+class PricesView(APIView):
+    """What things cost."""
+
+    @extend_schema(
+        operation_id="listPrices", summary="Read the prices", responses={200: PricesSerializer, **problems()}
+    )
+    def get(self, request: Request) -> Response:
+        """The prices in force for you at this moment, your own before the general ones."""
+        currency = ledger.account_of(caller(request)).currency
+        prices = pricing.in_force(caller(request), currency)
+        return Response(PricesSerializer({"currency": currency, "prices": prices}).data)

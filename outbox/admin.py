@@ -23,13 +23,11 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 
 from outbox import bulk_resend, circuits, sending, workers
-from outbox.models import Attempt, AttemptCount, Outbox, ProviderState, Receipt, Worker
+from outbox.models import HIDDEN, Attempt, AttemptCount, Outbox, ProviderState, Receipt, Worker
 from outbox.validation import clean_recipient
 from smsportal.exceptions import DomainError
 from smsportal.log_admin import LogAdmin, note
 from smsportal.models import User
-
-HIDDEN = "hidden: a one-time password"
 
 
 def without_text(entry: Outbox | None, details: str | None) -> str | None:

@@ -1,38 +1,17 @@
 """What the outbox can be asked for, in the API and on the pages; any other parameter is refused."""
 
-from datetime import datetime
-from typing import Any
-
 import django_filters
-from django import forms
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 
 from outbox import msisdn
 from outbox.models import Outbox
 from outbox.validation import clean_recipient
-from smsportal.instants import parse_instant
+from smsportal.api.filters import InstantFilter, StrictFilterSet
 
 
-class InstantField(forms.Field):
-    """ISO 8601 with its offset, as in the API's bodies."""
-
-    def to_python(self, value: Any) -> datetime | None:
-        if not value:
-            return None
-        try:
-            # A "+" in an address arrives as a space.
-            return parse_instant(str(value).strip().replace(" ", "+"))
-        except ValueError as error:
-            raise ValidationError(str(error), "no_offset") from error
-
-
-class InstantFilter(django_filters.Filter):  # type: ignore[misc]  # the library has no types
-    field_class = InstantField
-
-
-class OutboxFilter(django_filters.FilterSet):  # type: ignore[misc]  # the library has no types
-    """Filters of the log; each is exact, and all must hold."""
+class OutboxFilter(StrictFilterSet):
+    """Filters of the log."""
 
     status = django_filters.ChoiceFilter(choices=Outbox.Status.choices)
     outcome = django_filters.ChoiceFilter(
@@ -69,8 +48,3 @@ class OutboxFilter(django_filters.FilterSet):  # type: ignore[misc]  # the libra
 
     def filter_linked_transaction(self, queryset: QuerySet[Outbox], name: str, value: str) -> QuerySet[Outbox]:
         return queryset.filter(custom_data__contains={"linkedTransactionId": value})
-
-    def unknown_names(self, allowed: set[str]) -> list[str]:
-        """Parameters that are neither a filter nor in `allowed`."""
-        given: Any = self.data
-        return sorted(set(given) - set(self.filters) - allowed)

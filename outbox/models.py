@@ -34,6 +34,8 @@ class Reason(NamedTuple):
     details: str | None
 
 
+HIDDEN = "hidden: a one-time password"  # stands where a private text would be shown
+
 # Of a message whose provider cannot take it now, through no fault of its own. The staff are told more.
 PROVIDER_PAUSED = Reason(
     "provider_unavailable",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Required, TypedDict, Unpack
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -58,50 +58,62 @@ def quote(user: User, recipient: str, text: str) -> Quote:
     return Quote(account, price, segmentation, as_of)
 
 
-def send(
-    user: User,
-    *,
-    recipient: str,
-    text: str,
-    sender_id: str | None = None,
-    message_id: str | None = None,
-    message_name: str | None = None,
-    scheduled_at: datetime | None = None,
-    priority: Outbox.Priority = Outbox.Priority.NORMAL,
-    tags: list[str] | None = None,
-    custom_data: dict[str, Any] | None = None,
-    max_total_cost: Decimal | None = None,
-    validity_minutes: int | None = None,
-    request: idempotency.Request | None = None,
-) -> Outbox:
-    """Accept a message: when this returns, it is in the outbox, its money is held, and it will be dispatched.
+class Draft(TypedDict, total=False):
+    """A message as somebody wants it sent; nothing of it is checked yet."""
 
-    recipient: a number as typed. validity_minutes: how long it may wait for a provider. request: what makes a
-    repetition known; without it only `message_id` does.
-    Raises ValidationError naming the fields, TooManySegments, NoPrice, MaxTotalCostExceeded: nothing is logged.
-    Raises NotPaid: logged as failed. Raises Repeated, IdempotencyKeyReused, InFlight for a request seen before.
+    recipient: Required[str]  # a number as typed
+    text: Required[str]
+    sender_id: str | None
+    message_id: str | None
+    message_name: str | None
+    scheduled_at: datetime | None
+    priority: Outbox.Priority
+    tags: list[str]
+    custom_data: dict[str, Any] | None
+    max_total_cost: Decimal | None
+    validity_minutes: int | None  # how long it may wait for a provider
+
+
+def check(user: User, **draft: Unpack[Draft]) -> tuple[Outbox, Quote]:
+    """A message as it would be accepted now, and its price; nothing is stored.
+
+    Raises ValidationError naming the fields, TooManySegments, NoPrice, MaxTotalCostExceeded.
     """
-    request = request or idempotency.Request(user, idempotency.fingerprint("send", {"to": recipient, "text": text}))
-    request.refuse_repeated()
-    if message_id is not None:
-        _refuse_repeated_message_id(user, message_id, request)
     outbox_id = uuid7()
+    message_id = draft.get("message_id")
     entry = Outbox(
         id=outbox_id,
         user=user,
         message_id=str(outbox_id) if message_id is None else message_id,
-        request_fingerprint=request.fingerprint,
         max_retries=_retries_allowed(user),
-        priority=priority,
+        priority=draft.get("priority", Outbox.Priority.NORMAL),
     )
-    _fill(entry, recipient, text, sender_id, message_name, tags or [], custom_data)
+    _fill(entry, draft)
     entry.provider = routing.choose(entry.recipient, attempt_number=1)
-    quoted = quote(user, entry.recipient, text)
-    if max_total_cost is not None and quoted.total_cost > max_total_cost:
-        raise MaxTotalCostExceeded(quoted.total_cost, max_total_cost, quoted.account.currency)
-    _time(entry, quoted.as_of, scheduled_at, validity_minutes)
+    quoted = quote(user, entry.recipient, entry.text)
+    most = draft.get("max_total_cost")
+    if most is not None and quoted.total_cost > most:
+        raise MaxTotalCostExceeded(quoted.total_cost, most, quoted.account.currency)
+    _time(entry, quoted.as_of, draft.get("scheduled_at"), draft.get("validity_minutes"))
     for name, value in _frozen_price(quoted).items():
         setattr(entry, name, value)
+    return entry, quoted
+
+
+def send(user: User, *, request: idempotency.Request | None = None, **draft: Unpack[Draft]) -> Outbox:
+    """Accept a message: when this returns, it is in the outbox, its money is held, and it will be dispatched.
+
+    request: what makes a repetition known; without it only `message_id` does.
+    Raises what check() raises: nothing is logged. Raises NotPaid: logged as failed. Raises Repeated,
+    IdempotencyKeyReused, InFlight for a request seen before.
+    """
+    said = {"to": draft["recipient"], "text": draft["text"]}
+    request = request or idempotency.Request(user, idempotency.fingerprint("send", said))
+    request.refuse_repeated()
+    if (message_id := draft.get("message_id")) is not None:
+        _refuse_repeated_message_id(user, message_id, request)
+    entry, quoted = check(user, **draft)
+    entry.request_fingerprint = request.fingerprint
     try:
         return _accept(entry, quoted, request)
     except IntegrityError:
@@ -111,15 +123,7 @@ def send(
         raise
 
 
-def _fill(
-    entry: Outbox,
-    recipient: str,
-    text: str,
-    sender_id: str | None,
-    message_name: str | None,
-    tags: list[str],
-    custom_data: dict[str, Any] | None,
-) -> None:
+def _fill(entry: Outbox, draft: Draft) -> None:
     """Check what the caller wrote and put it on the entry. Raises ValidationError naming every field at fault."""
     errors: dict[str, ValidationError] = {}
 
@@ -129,16 +133,18 @@ def _fill(
         except ValidationError as error:
             errors[field] = error
 
-    sender_id = sender_id if sender_id is not None else entry.user.default_sender_id or None
-    clean("recipient", validation.clean_recipient, recipient)
-    clean("text", validation.clean_text, text)
+    clean("recipient", validation.clean_recipient, draft["recipient"])
+    clean("text", validation.clean_text, draft["text"])
     clean("message_id", validation.clean_name, entry.message_id)
-    clean("tags", validation.clean_tags, tags)
+    clean("tags", validation.clean_tags, draft.get("tags", []))
+    sender_id = draft.get("sender_id")
+    if sender_id is None:
+        sender_id = entry.user.default_sender_id or None
     if sender_id is not None:
         clean("sender_id", validation.clean_sender_id, sender_id, entry.user)
-    if message_name is not None:
+    if (message_name := draft.get("message_name")) is not None:
         clean("message_name", validation.clean_name, message_name)
-    if custom_data is not None:
+    if (custom_data := draft.get("custom_data")) is not None:
         clean("custom_data", validation.clean_custom_data, custom_data)
     if errors:
         raise ValidationError(errors)

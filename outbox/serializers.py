@@ -6,9 +6,10 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from billing.models import Posting
+from billing.serializers import PostingSerializer, PriceRuleSerializer
 from outbox.models import Attempt, Outbox
-from smsportal.api.serializers import Money, StrictSerializer, Text, WholeNumber
+from outbox.sending import Quote
+from smsportal.api.serializers import Money, StrictSerializer, Text, WholeNumber, money_number
 from smsportal.instants import parse_instant
 
 
@@ -57,6 +58,28 @@ class SendSerializer(StrictSerializer):
 
     def validate_priority(self, value: str) -> Outbox.Priority:
         return Outbox.Priority[value.upper()]
+
+
+class QuoteSerializer(serializers.Serializer):
+    """What a message would cost at this moment."""
+
+    encoding = serializers.ChoiceField(source="segmentation.encoding", choices=["GSM-7", "UCS-2"])
+    smsUnitsUsed = serializers.IntegerField(source="segmentation.segments", help_text="Segments.")
+    costPerUnit = Money(source="price.price_per_segment", help_text="The price of one segment.")
+    totalCost = Money(source="total_cost", help_text="Exactly smsUnitsUsed times costPerUnit.")
+    currency = serializers.CharField(source="account.currency")
+    balanceAfter = serializers.SerializerMethodField(
+        help_text="What could be spent after it, credit included; less than 0: there is not enough for it."
+    )
+    charactersForcingUcs2 = serializers.ListField(
+        source="segmentation.characters_forcing_ucs2",
+        child=serializers.CharField(),
+        help_text="Without these characters the text would be GSM-7, which is cheaper.",
+    )
+    priceRule = PriceRuleSerializer(source="price")
+
+    def get_balanceAfter(self, quoted: Quote) -> float:
+        return money_number(quoted.account.available() - quoted.total_cost)
 
 
 class ResendSerializer(StrictSerializer):
@@ -166,18 +189,6 @@ class AttemptSerializer(serializers.ModelSerializer):
     class Meta:
         model = Attempt
         fields = ["number", "provider", "startedAt", "finishedAt", "outcome", "providerMessageId", "errorCode"]
-
-
-class PostingSerializer(serializers.ModelSerializer):
-    """One line of the ledger."""
-
-    amount = Money()
-    balanceAfter = Money(source="balance_after")
-    createdAt = serializers.DateTimeField(source="created_at")
-
-    class Meta:
-        model = Posting
-        fields = ["kind", "amount", "balanceAfter", "reference", "createdAt"]
 
 
 class OutboxDetailSerializer(OutboxSerializer):

@@ -8,6 +8,8 @@ from outbox import callbacks, monitoring, pages, views
 api = [
     path("send", views.SendView.as_view(), name="send"),
     path("outbox", views.OutboxListView.as_view(), name="list"),
+    path("quote", views.QuoteView.as_view(), name="quote"),
+    path("outbox/export", views.OutboxExportView.as_view(), name="export"),
     path("outbox/resend", views.ResendView.as_view(), name="resend"),
     path("outbox/<str:outboxId>/cancel", views.CancelView.as_view(), name="cancel"),
     path("outbox/<str:outboxId>", views.OutboxDetailView.as_view(), name="detail"),

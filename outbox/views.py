@@ -9,7 +9,8 @@ from typing import Any, cast
 from django.core.exceptions import ValidationError as InvalidMessage
 from django.db import InterfaceError, OperationalError, connection
 from django.db.models import QuerySet
-from django.http import Http404
+from django.http import Http404, StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import status
 from rest_framework.exceptions import ErrorDetail, ValidationError
@@ -19,7 +20,7 @@ from rest_framework.response import Response
 from rest_framework.reverse import reverse
 from rest_framework.serializers import Serializer
 
-from outbox import idempotency, sending, validation
+from outbox import export, idempotency, sending, validation
 from outbox.exceptions import AboutEntry
 from outbox.filters import OutboxFilter
 from outbox.models import Outbox
@@ -27,10 +28,12 @@ from outbox.serializers import (
     OutboxDetailSerializer,
     OutboxPageSerializer,
     OutboxSerializer,
+    QuoteSerializer,
     ResendSerializer,
     SendSerializer,
 )
 from smsportal.api.authentication import caller, may_act_for_others
+from smsportal.api.pagination import KeysetPagination
 from smsportal.api.schema import problems
 from smsportal.exceptions import DomainError
 from smsportal.models import User
@@ -46,6 +49,7 @@ WAIT = OpenApiParameter(
     OpenApiParameter.HEADER,
     description="`wait=N`: answer when the outcome is known, or after N seconds.",
 )
+USER_ID = OpenApiParameter("userId", uuid.UUID, description="For keys that may act for others.")
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     str,
@@ -152,6 +156,37 @@ class SendView(SendingView):
         return self.answer(request, entry, status.HTTP_201_CREATED, {"Location": location})
 
 
+class QuoteView(SendingView):
+    """What a message would cost."""
+
+    serializer_class = SendSerializer
+
+    @extend_schema(
+        operation_id="quote",
+        summary="Ask what a message would cost",
+        responses={
+            200: QuoteSerializer,
+            **problems(
+                "invalid",
+                "acting_for_others_not_allowed",
+                "body_too_large",
+                "unsupported_media_type",
+                "no_price",
+                "max_total_cost_exceeded",
+                "too_many_segments",
+            ),
+        },
+    )
+    def post(self, request: Request) -> Response:
+        """The same checks and the same price as for sending it at this moment; nothing is stored, held or sent."""
+        serializer = self.get_serializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        message = serializer.validated_data
+        user = user_acted_for(request, message.pop("user_id", None))
+        _, quoted = sending.check(user, **message)
+        return Response(QuoteSerializer(quoted).data)
+
+
 class ResendView(SendingView):
     """Send a failed message again."""
 
@@ -201,10 +236,9 @@ class CancelView(SendingView):
         return Response(OutboxSerializer(sending.cancel(entry_or_404(request, outboxId))).data)
 
 
-class OutboxListView(GenericAPIView):
-    """The log."""
+class LogView(GenericAPIView):
+    """The log, as far as the caller may see it and the filters let it through."""
 
-    serializer_class = OutboxSerializer
     filterset_class = OutboxFilter
     queryset = Outbox.objects.none()
 
@@ -218,32 +252,58 @@ class OutboxListView(GenericAPIView):
             raise ValidationError({"userId": "Must be a user's id."}, code="invalid") from error
         return user_acted_for(self.request, user_id).outbox.explained()
 
+
+class OutboxListView(LogView):
+    """The log."""
+
+    serializer_class = OutboxSerializer
+
     @extend_schema(
         operation_id="listOutbox",
         summary="Read the log",
         parameters=[
-            *(
-                OpenApiParameter(
-                    name, str, description=found.label, enum=[c for c, _ in found.extra.get("choices", ())]
-                )
-                for name, found in OutboxFilter.base_filters.items()
-            ),
-            OpenApiParameter("userId", uuid.UUID, description="For keys that may act for others."),
-            OpenApiParameter("pageSize", int, description="1 to 200; 50 when left out."),
-            OpenApiParameter("cursor", str, description="Made by `next` and `previous`."),
+            *OutboxFilter.parameters(),
+            USER_ID,
+            *KeysetPagination.parameters(),
         ],
         filters=False,
         responses={200: OutboxPageSerializer, **problems("invalid", "acting_for_others_not_allowed")},
     )
     def get(self, request: Request) -> Response:
         """Your messages, newest first. Follow `next` for older ones; there is no total count."""
-        unknown = OutboxFilter(request.query_params).unknown_names({"cursor", "pageSize", "userId"})
-        if unknown:
-            known = ", ".join([*OutboxFilter.base_filters, "userId", "pageSize", "cursor"])
-            message = f"There is no filter of this name; there are {known}."
-            raise ValidationError(dict.fromkeys(unknown, message), code="unknown_field")
+        OutboxFilter(request.query_params).refuse_unknown_names(["userId", "pageSize", "cursor"])
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
         return self.get_paginated_response(self.get_serializer(page, many=True).data)
+
+
+class OutboxExportView(LogView):
+    """The log as a file."""
+
+    serializer_class = None
+
+    @extend_schema(
+        operation_id="exportOutbox",
+        summary="Read the log as CSV",
+        parameters=[*OutboxFilter.parameters(), USER_ID],
+        filters=False,
+        responses={
+            (200, "text/csv"): OpenApiTypes.STR,
+            **problems("invalid", "acting_for_others_not_allowed"),
+        },
+    )
+    def get(self, request: Request) -> StreamingHttpResponse:
+        """All messages that the filters let through, newest first, a row for each; the first row has the names.
+
+        Times are in UTC. A text that a spreadsheet would take for a formula begins with an apostrophe. The text of a
+        message tagged `OTP` is left out.
+        """
+        OutboxFilter(request.query_params).refuse_unknown_names(["userId"])
+        rows = export.rows(self.filter_queryset(self.get_queryset()))
+        return StreamingHttpResponse(
+            rows,
+            content_type="text/csv; charset=utf-8",
+            headers={"Content-Disposition": 'attachment; filename="outbox.csv"'},
+        )
 
 
 class OutboxDetailView(GenericAPIView):

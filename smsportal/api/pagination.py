@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from django.db.models import QuerySet
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework.exceptions import ValidationError
 from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
@@ -21,6 +22,14 @@ class KeysetPagination(CursorPagination):
     page_size = 50
     page_size_query_param = "pageSize"
     max_page_size = 200
+
+    @classmethod
+    def parameters(cls) -> list[OpenApiParameter]:
+        """As the OpenAPI document describes them."""
+        return [
+            OpenApiParameter("pageSize", int, description=f"1 to {cls.max_page_size}; {cls.page_size} when left out."),
+            OpenApiParameter("cursor", str, description="Made by `next` and `previous`."),
+        ]
 
     def get_page_size(self, request: Request) -> int:
         asked = request.query_params.get("pageSize", str(self.page_size))

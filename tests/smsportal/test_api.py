@@ -168,10 +168,14 @@ def test_the_schema_describes_every_path_and_its_errors(db):
     assert set(schema["paths"]) == {
         "/api/sms/send",
         "/api/sms/outbox",
+        "/api/sms/quote",
+        "/api/sms/outbox/export",
         "/api/sms/outbox/resend",
         "/api/sms/outbox/{outboxId}",
         "/api/sms/outbox/{outboxId}/cancel",
         "/api/billing/balance",
+        "/api/billing/statement",
+        "/api/billing/prices",
     }
     assert set(schema["paths"]["/api/sms/send"]["post"]["responses"]) >= {
         "200",

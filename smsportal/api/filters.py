@@ -1,0 +1,51 @@
+"""What lists can be asked for in their address; what is no filter is refused, so that a typo never finds everything."""
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+import django_filters
+from django import forms
+from django.core.exceptions import ValidationError as InvalidValue
+from drf_spectacular.utils import OpenApiParameter
+from rest_framework.exceptions import ValidationError
+
+from smsportal.instants import parse_instant
+
+
+class InstantField(forms.Field):
+    """ISO 8601 with its offset, as in the API's bodies."""
+
+    def to_python(self, value: Any) -> datetime | None:
+        if not value:
+            return None
+        try:
+            # A "+" in an address arrives as a space.
+            return parse_instant(str(value).strip().replace(" ", "+"))
+        except ValueError as error:
+            raise InvalidValue(str(error), "no_offset") from error
+
+
+class InstantFilter(django_filters.Filter):  # type: ignore[misc]  # the library has no types
+    field_class = InstantField
+
+
+class StrictFilterSet(django_filters.FilterSet):  # type: ignore[misc]  # the library has no types
+    """Filters of a list; each is exact, and all must hold."""
+
+    def refuse_unknown_names(self, besides: Collection[str]) -> None:
+        """Raise ValidationError for parameters that are neither a filter nor in `besides`."""
+        given: Any = self.data
+        if unknown := sorted(set(given) - set(self.filters) - set(besides)):
+            known = ", ".join([*self.filters, *besides])
+            raise ValidationError(
+                dict.fromkeys(unknown, f"There is no filter of this name; there are {known}."), code="unknown_field"
+            )
+
+    @classmethod
+    def parameters(cls) -> list[OpenApiParameter]:
+        """The filters as the OpenAPI document describes them."""
+        return [
+            OpenApiParameter(name, str, description=found.label, enum=[c for c, _ in found.extra.get("choices", ())])
+            for name, found in cls.base_filters.items()
+        ]
