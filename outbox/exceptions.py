@@ -50,6 +50,16 @@ class NotCancellable(AboutEntry):
         super().__init__("Only a message that still waits for a provider can be cancelled.", entry)
 
 
+class NotUnknown(AboutEntry):
+    """Somebody, or a receipt, was quicker to settle it."""
+
+    code = "not_unknown"
+
+    def __init__(self, entry: Outbox) -> None:
+        state = "unknown again, of another attempt" if entry.outcome else f"known: {entry.status}"
+        super().__init__(f"What became of this message is {state}.", entry, outcome=entry.outcome)
+
+
 class RetryLimitReached(DomainError):
     code = "retry_limit_reached"
 

@@ -1,7 +1,9 @@
 """The outbox: every message that was asked for, whatever became of it, and every attempt to hand it to a provider."""
 
+from datetime import datetime, timedelta
 from typing import NamedTuple, Self
 
+from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
 from django.db import models
@@ -145,7 +147,10 @@ class Outbox(models.Model):
             models.Index(fields=["last_attempt_at"], condition=Q(outcome="unknown"), name="outbox_unknown"),
             GinIndex(fields=["tags"], name="outbox_by_tag"),
         ]
-        permissions = [("resend_outbox", "Can resend failed messages")]
+        permissions = [
+            ("resend_outbox", "Can resend failed messages"),
+            ("settle_unknown", "Can say whether a message of unknown outcome was sent"),
+        ]
 
     def __str__(self) -> str:
         return str(self.pk)
@@ -169,6 +174,11 @@ class Outbox(models.Model):
             return PROVIDER_PAUSED
         return Reason(self.error_code, self.error_details)
 
+    def unknown_until(self) -> datetime | None:
+        """When an unknown outcome ends as failed, if nothing settles it before."""
+        handed_over = self.last_attempt_at
+        return handed_over and handed_over + timedelta(hours=settings.SMS_UNKNOWN_AFTER_HOURS)
+
     def is_settled(self) -> bool:
         """Whether nothing more is known to come but a delivery receipt."""
         return self.status != self.Status.PENDING or self.outcome is not None
@@ -178,10 +188,21 @@ class Outbox(models.Model):
         return any(tag.upper() == "OTP" for tag in self.tags)
 
 
+class UnknownOutcome(Outbox):
+    """The messages of unknown outcome, as the staff's list of what waits for a decision."""
+
+    class Meta:
+        proxy = True
+        default_permissions = ()
+        verbose_name = "unknown outcome"
+
+
 class Attempt(models.Model):
     """One handing of a message to a provider, written before a byte leaves.
 
-    Its outcome is given once; only a receipt may still turn one into `accepted`, for it proves what happened.
+    Its outcome is given once. What was open or `unknown` may still become `accepted`: by a receipt or a look-up, which
+    prove it, or by the staff's word. What turns out not to have been sent stays `unknown`, with the error code
+    `not_sent`: whoever said so may be wrong, and a receipt may come yet.
     """
 
     class Outcome(models.TextChoices):
@@ -201,6 +222,7 @@ class Attempt(models.Model):
     provider_message_id = models.CharField(max_length=128, null=True)
     error_code = models.CharField(max_length=40, null=True)
     error_details = models.TextField(null=True)
+    look_up_at = models.DateTimeField(null=True)  # when to ask the provider what became of it; null: no need to
 
     class Meta:
         constraints = [
@@ -219,6 +241,9 @@ class Attempt(models.Model):
                 condition=Q(provider_message_id__isnull=False),
                 name="attempt_by_provider_id",
             ),
+            models.Index(
+                fields=["provider", "look_up_at"], condition=Q(look_up_at__isnull=False), name="attempt_to_look_up"
+            ),
         ]
         ordering = ["number"]
 
@@ -227,7 +252,7 @@ class Attempt(models.Model):
 
 
 class Receipt(models.Model):
-    """One delivery receipt as a provider sent it, kept whether or not it changed anything."""
+    """One delivery receipt as a provider sent it, kept whatever it did. What a look-up has found is one as well."""
 
     class Status(models.TextChoices):
         DELIVERED = "delivered"
@@ -235,13 +260,40 @@ class Receipt(models.Model):
         IN_TRANSIT = "in_transit"
         UNRECOGNISED = "unrecognised"
 
+    class Effect(models.TextChoices):
+        """What it did to its message."""
+
+        APPLIED = "applied", "changed the message"
+        REPEATED = "repeated", "said nothing new"
+        LATE = "late", "came too late"  # the message was further already, or had been sent again
+        CONTRADICTS = "contradicts", "contradicts what is known"  # changed nothing: a case for the staff
+        ORPHAN = "orphan", "fits no message"  # so far: applied when the provider's id becomes known
+        UNRECOGNISED = "unrecognised", "says what we cannot read"
+
     provider = models.CharField(max_length=64)
-    outbox = models.ForeignKey(Outbox, models.PROTECT, null=True, related_name="receipts")  # null: nobody's
+    outbox = models.ForeignKey(Outbox, models.PROTECT, null=True, related_name="receipts")  # null: an orphan
     provider_message_id = models.CharField(max_length=128, null=True)
     status = models.CharField(max_length=12, choices=Status)
     raw = models.JSONField()  # names and values as they came
-    applied = models.BooleanField()  # whether it changed the message
+    details = models.TextField(null=True)  # the provider's reason, for a person
+    effect = models.CharField(max_length=12, choices=Effect)
     received_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(effect="orphan", outbox=None) | ~Q(effect="orphan") & Q(outbox__isnull=False),
+                name="receipt_orphan_has_no_message",
+            )
+        ]
+        indexes = [
+            models.Index(
+                fields=["effect", "-id"], condition=Q(effect__in=["orphan", "contradicts"]), name="receipt_for_staff"
+            ),
+            models.Index(
+                fields=["provider", "provider_message_id"], condition=Q(effect="orphan"), name="receipt_orphans"
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.provider}: {self.status}"

@@ -8,7 +8,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,8 +18,10 @@ from django.db.models import QuerySet
 from django.db.models.functions import Coalesce, Now
 
 from billing import ledger
-from outbox import routing
+from outbox import receipts, routing  # receipts settle outcomes, and an outcome makes known whose receipts some were
+from outbox.exceptions import NotUnknown
 from outbox.models import PROVIDER_PAUSED, Attempt, Outbox
+from outbox.providers import get_provider
 from outbox.providers.base import Accepted, OutcomeUnknown, ProviderError, Rejected, Unavailable
 from smsportal.exceptions import DomainError
 
@@ -32,31 +34,44 @@ Result = Accepted | ProviderError
 Ending = tuple[Outbox, Attempt, Result]
 
 UNKNOWN_DETAILS = (
-    "The provider may have taken this message and did not say so. It is not sent again by itself, and must not be"
-    " sent in another way either: a delivery receipt, the provider or the operator will settle it. Cause: {}"
+    "Since {since} nobody knows whether this message was sent: the provider may have taken it and did not say so."
+    " It is not sent again by itself, and must not be sent in another way either. A delivery receipt, the provider or"
+    " the operator will settle it; if nothing does by {until}, it fails and its money is given back. Cause: {cause}"
 )
 MAX_BACKOFF_S = 300
+FIRST_LOOK_UP_S = 30.0  # after an outcome has become unknown, unless its provider says otherwise
 SWEEP_BATCH = 500
+
+
+class NotSent(ProviderError):
+    """Found out later, of an unknown outcome: the provider does not have the message."""
+
+    code = "not_sent"
 
 
 @transaction.atomic
 def settle(results: Iterable[tuple[int, Result]]) -> int:
     """Write the outcomes of attempts, by their ids, and move the money; returns how many were still open.
 
-    An attempt that a receipt or the end of its lease has settled meanwhile keeps what it has: only the provider's id,
-    if nobody knew it, is added.
+    An attempt that a receipt or the end of its lease has settled meanwhile keeps what it has, its message and its money
+    too: a worker that wakes late writes nothing but the provider's id, if nobody knew it. That may make known whose
+    receipts some were, and those count.
     """
     result_of = dict(results)
     attempts = Attempt.objects.filter(pk__in=result_of)
     entries = _locked(Outbox.objects.filter(pk__in=attempts.order_by().values("outbox_id")))
     endings: list[Ending] = []
+    named: list[tuple[Attempt, str | None]] = []  # with the provider's id, as far as it is new
     for attempt in attempts:  # read after the lock, so that no outcome written before it is missed
         result = result_of[attempt.pk]
         if attempt.outcome is None:
             endings.append((entries[attempt.outbox_id], attempt, result))
-        elif isinstance(result, Accepted) and attempt.provider_message_id is None:
+            named.append((attempt, result.provider_message_id))
+        elif result.provider_message_id is not None and attempt.provider_message_id is None:
             Attempt.objects.filter(pk=attempt.pk).update(provider_message_id=result.provider_message_id)
+            named.append((attempt, result.provider_message_id))
     write(endings)
+    receipts.match_orphans(named)
     return len(endings)
 
 
@@ -66,7 +81,7 @@ def write(endings: list[Ending]) -> None:
         return
     _write_attempts(endings)
     accepted = [ending for ending in endings if isinstance(ending[2], Accepted)]
-    rejected = [ending for ending in endings if isinstance(ending[2], Rejected)]
+    unsent = [ending for ending in endings if isinstance(ending[2], Rejected | NotSent)]
     Outbox.objects.filter(pk__in=[entry.pk for entry, _, _ in accepted]).update(
         status=Status.SENT,
         outcome=None,
@@ -81,8 +96,26 @@ def write(endings: list[Ending]) -> None:
             Outbox.objects.filter(pk=entry.pk).update(**_changes(entry, attempt, result))
     ledger.settle(
         captured=[attempt.hold_reference for _, attempt, _ in accepted],
-        released=[attempt.hold_reference for _, attempt, _ in rejected],
+        released=[attempt.hold_reference for _, attempt, _ in unsent],
     )
+
+
+@transaction.atomic
+def settle_unknown(outbox_id: UUID, attempt_number: int, *, sent: bool, details: str) -> Outbox:
+    """End the doubt about a message by what the provider or the staff have found out: was it sent or not?
+
+    attempt_number: the attempt that was asked about. details: a sentence for the user, when it was not sent.
+    What was sent is charged as if the provider had said so at once; what was not fails, its money is given back, and
+    the user may send it again. Nothing here hands it to a provider.
+    Raises NotUnknown, and changes nothing, when it has been settled otherwise or is with another attempt by now.
+    """
+    entry = Outbox.objects.select_for_update().get(pk=outbox_id)
+    if entry.outcome != Outbox.Outcome.UNKNOWN or entry.attempt_count != attempt_number:
+        raise NotUnknown(entry)
+    attempt = entry.attempts.get(number=attempt_number)
+    write([(entry, attempt, Accepted() if sent else NotSent(details))])
+    entry.refresh_from_db()
+    return entry
 
 
 def _changes(entry: Outbox, attempt: Attempt, error: ProviderError) -> dict[str, Any]:
@@ -91,6 +124,8 @@ def _changes(entry: Outbox, attempt: Attempt, error: ProviderError) -> dict[str,
     match error:
         case Rejected():
             changes |= {"status": Status.FAILED, "charge_status": ChargeStatus.RELEASED}
+        case NotSent():
+            changes |= {"status": Status.FAILED, "charge_status": ChargeStatus.RELEASED, "outcome": None}
         case Unavailable():
             changes |= {"due_at": Now() + _pause(attempt, error)}
             changes |= {"provider": routing.choose(entry.recipient, attempt.number + 1)}
@@ -98,8 +133,18 @@ def _changes(entry: Outbox, attempt: Attempt, error: ProviderError) -> dict[str,
                 changes |= {"error_details": PROVIDER_PAUSED.details}
         case _:
             changes |= {"outcome": Outbox.Outcome.UNKNOWN, "error_code": OutcomeUnknown.code}
-            changes |= {"error_details": UNKNOWN_DETAILS.format(error.details)}
+            changes |= {"error_details": _unknown_details(entry, error)}
     return changes
+
+
+def _unknown_details(entry: Outbox, error: ProviderError) -> str:
+    return UNKNOWN_DETAILS.format(
+        since=_moment(entry.last_attempt_at), until=_moment(entry.unknown_until()), cause=error.details
+    )
+
+
+def _moment(moment: datetime | None) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if moment else "some time"
 
 
 def _pause(attempt: Attempt, error: Unavailable) -> timedelta:
@@ -112,7 +157,7 @@ def _pause(attempt: Attempt, error: Unavailable) -> timedelta:
 
 def _write_attempts(endings: list[Ending]) -> None:
     """One statement for all: an update of each row would cost more than the calls themselves."""
-    ids, outcomes, provider_ids, codes, details = [], [], [], [], []
+    ids, outcomes, provider_ids, codes, details, pauses = [], [], [], [], [], []
     for _, attempt, result in endings:
         error = result if isinstance(result, ProviderError) else None
         ids.append(attempt.pk)
@@ -120,19 +165,28 @@ def _write_attempts(endings: list[Ending]) -> None:
         provider_ids.append(result.provider_message_id)
         codes.append(error and error.error_code)
         details.append(error and error.details)
+        doubtful = outcomes[-1] == Attempt.Outcome.UNKNOWN and not isinstance(result, NotSent)
+        pauses.append(_first_look_up_s(attempt) if doubtful else None)
     with connection.cursor() as cursor:
         cursor.execute(
             """
             UPDATE outbox_attempt AS attempt
             SET outcome = ending.outcome, finished_at = COALESCE(finished_at, now()),
                 provider_message_id = COALESCE(ending.provider_message_id, attempt.provider_message_id),
-                error_code = ending.error_code, error_details = ending.error_details
-            FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[])
-                AS ending (id, outcome, provider_message_id, error_code, error_details)
+                error_code = ending.error_code, error_details = ending.error_details,
+                look_up_at = now() + make_interval(secs => ending.look_up_after)
+            FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s::float8[])
+                AS ending (id, outcome, provider_message_id, error_code, error_details, look_up_after)
             WHERE attempt.id = ending.id
             """,
-            [ids, outcomes, provider_ids, codes, details],
+            [ids, outcomes, provider_ids, codes, details, pauses],
         )
+
+
+def _first_look_up_s(attempt: Attempt) -> float:
+    """Also for a provider that cannot be asked, or is not in the settings: it may be, one day."""
+    configured = attempt.provider in settings.SMS_PROVIDERS
+    return (configured and get_provider(attempt.provider).look_up_after_s) or FIRST_LOOK_UP_S
 
 
 def outcome_of(result: Result) -> Attempt.Outcome:
@@ -216,6 +270,7 @@ def _give_up_these(doomed: QuerySet[Outbox], ids: list[UUID], reason: dict[str, 
     Outbox.objects.filter(pk__in=entries).update(
         status=Status.FAILED, outcome=None, due_at=None, charge_status=ChargeStatus.RELEASED, **reason
     )
+    Attempt.objects.filter(outbox__in=entries, look_up_at__isnull=False).update(look_up_at=None)
     ledger.settle(released=[entry.hold_reference for entry in entries.values()])
     return len(entries)
 

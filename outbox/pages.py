@@ -105,7 +105,6 @@ def detail(request: Visit, outbox_id: uuid.UUID) -> HttpResponse:
         "receipts": entry.receipts.order_by("pk"),
         "postings": entry.postings(),
         "custom_data": json.dumps(entry.custom_data, indent=2, ensure_ascii=False) if entry.custom_data else "",
-        "unknown_after_hours": settings.SMS_UNKNOWN_AFTER_HOURS,
         "refresh_s": _refresh_s(entry),
     }
     return render(request, "outbox/detail.html", context)

@@ -108,6 +108,21 @@ class DeliveryReceipt:
     raw: dict[str, Any] = field(default_factory=dict)  # names and values as they came
 
 
+@dataclass(frozen=True)
+class Inquiry:
+    """Which message a provider is asked about, after it did not say whether it took it."""
+
+    reference: str  # our outbox id
+    recipient: str  # E.164
+    provider_message_id: str | None  # mostly unknown: the answer that held it was lost
+    attempt: int  # as in Message
+
+
+@dataclass(frozen=True)
+class NeverReceived:
+    """The provider says that it does not have the message."""
+
+
 class ReceiptRefused(Exception):
     """The callback is not the provider's, or says nothing a receipt can be made of."""
 
@@ -119,16 +134,25 @@ class ReceiptRefused(Exception):
 class Provider:
     """The contract. One instance serves all threads of a process; a call must not touch the database.
 
-    name: as in SMS_PROVIDERS. timeout_s: an upper bound of one send(), connection and answer included.
+    name: as in SMS_PROVIDERS. timeout_s: an upper bound of one send() and of one look_up(), connection and answer
+    included. look_up_after_s: how long to wait for a receipt before look_up() is asked; None: it cannot be asked.
+    never_received_after_s: how old an attempt is before the provider is believed when it does not know the message:
+    what it has just taken it may not find yet.
     """
 
     timeout_s: float = 10.0
+    look_up_after_s: float | None = None
+    never_received_after_s: float = 600.0
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def send(self, message: Message) -> Accepted:
         """Hand one message over. Raises Rejected, Unavailable or OutcomeUnknown."""
+        raise NotImplementedError
+
+    def look_up(self, inquiry: Inquiry) -> DeliveryReceipt | NeverReceived | None:
+        """What the provider knows of a message; None for nothing that helps. Raises ProviderError."""
         raise NotImplementedError
 
     def collect_receipts(self) -> Iterable[DeliveryReceipt]:

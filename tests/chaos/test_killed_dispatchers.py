@@ -142,7 +142,7 @@ def test_killed_dispatchers_send_nothing_twice_and_leave_nothing_stuck(account, 
 
     # A receipt alone settles each of the unknown ones that the gateway has.
     for pk in unknown & journal.keys():
-        assert receipts.apply("gateway", DeliveryReceipt("delivered", pk)).applied
+        assert receipts.apply("gateway", DeliveryReceipt("delivered", pk)).effect == "applied"
     assert Outbox.objects.filter(status="sent", charge_status="charged").count() == len(journal)
     account.refresh_from_db()
     assert account.balance == Decimal(10 + MESSAGES - len(journal))

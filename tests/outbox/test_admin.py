@@ -16,7 +16,7 @@ from django.utils import timezone
 from billing import ledger
 from billing.models import Account, Posting
 from outbox import sending
-from outbox.admin import _first_id
+from outbox.admin.messages import _first_id
 from outbox.dispatch import Dispatcher
 from outbox.models import Attempt, Outbox, Receipt
 from outbox.providers.base import Rejected
@@ -174,7 +174,9 @@ def test_the_log_of_one_user_is_a_link_away(admin_site, entry, account):
 
 
 def test_a_message_shows_its_attempts_receipts_and_money(admin_site, failed):
-    Receipt.objects.create(provider="locmem", outbox=failed, status="delivered", raw={"id": "<i>7</i>"}, applied=False)
+    Receipt.objects.create(
+        provider="locmem", outbox=failed, status="delivered", raw={"id": "<i>7</i>"}, effect="repeated"
+    )
 
     page = admin_site.get(detail(failed)).content.decode()
 
@@ -184,6 +186,51 @@ def test_a_message_shows_its_attempts_receipts_and_money(admin_site, failed):
     assert "<i>7</i>" not in page
     for posting in failed.postings():
         assert reverse("admin:billing_posting_change", args=[posting.pk]) in page
+
+
+def test_repeated_receipts_are_counted_and_not_all_shown(admin_site, entry):
+    for number in range(60):
+        effect = "applied" if number == 0 else "repeated"
+        Receipt.objects.create(provider="locmem", outbox=entry, status="delivered", raw={}, effect=effect)
+
+    page = admin_site.get(detail(entry)).content.decode()
+
+    assert "1 changed the message, 59 said nothing new." in page
+    assert page.count('<pre class="raw">') == 50
+
+
+RECEIPTS = reverse("admin:outbox_receipt_changelist")
+
+
+def test_orphans_and_contradictions_are_lists_of_their_own(admin_site, entry, django_assert_max_num_queries):
+    for effect in Receipt.Effect:
+        Receipt.objects.create(
+            provider="locmem",
+            outbox=None if effect == "orphan" else entry,
+            provider_message_id="p1",
+            status="delivered",
+            raw={},
+            effect=effect,
+        )
+
+    for effect in Receipt.Effect:
+        with django_assert_max_num_queries(4):
+            (row,) = admin_site.get(f"{RECEIPTS}?effect__exact={effect}").context["cl"].result_list
+        assert row.effect == effect
+    (row,) = admin_site.get(f"{RECEIPTS}?q=p1").context["cl"].result_list
+    assert row.effect == "orphan"
+
+
+@pytest.mark.parametrize("effect", ["orphan", "contradicts"])
+def test_the_lists_of_receipts_for_staff_use_an_index(entry, effect):
+    Receipt.objects.bulk_create(
+        Receipt(provider="locmem", outbox=entry, status="delivered", raw={}, effect="applied") for _ in range(2000)
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE outbox_receipt")
+    plan = Receipt.objects.filter(effect=effect).order_by("-id")[:101].explain()
+    assert "receipt_for_staff" in plan
+    assert "Sort" not in plan
 
 
 HOSTILE = "<script>alert(1)</script>"
@@ -212,7 +259,7 @@ def test_a_private_text_is_on_no_page_in_no_history_and_in_no_log(admin_site, ac
     entry = sending.send(account.user, recipient="+254711000001", text=text, tags=["otp"])
     provider.error = Rejected(f"text refused: {text}")
     Dispatcher(concurrency=1).run(once=True)
-    Receipt.objects.create(provider="locmem", outbox=entry, status="undelivered", raw={"echo": text}, applied=False)
+    Receipt.objects.create(provider="locmem", outbox=entry, status="undelivered", raw={"echo": text}, effect="repeated")
     preview = admin_site.post(RESEND, {"_selected_action": entry.pk})
     resent = admin_site.post(RESEND, {"previewed": entry.hold_reference, "reason": "try again"})
 
