@@ -21,7 +21,7 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
-from outbox import circuits, idempotency, outcomes, receipts, routing, workers
+from outbox import circuits, idempotency, look_ups, outcomes, receipts, routing, workers
 from outbox.models import Attempt, Outbox, ProviderState
 from outbox.outcomes import Result
 from outbox.providers import get_provider
@@ -145,6 +145,7 @@ class Dispatcher:
         self._calls: dict[Future[Result], Claim] = {}  # under way, or not yet settled
         self._locked_until: dict[uuid.UUID, float] = {}  # users whose account somebody else keeps locked
         self._receipts: deque[tuple[str, DeliveryReceipt]] = deque()  # collected, not yet applied
+        self._look_ups = look_ups.LookUps()
         self._heartbeat = workers.Heartbeat()
         self._tally = circuits.Tally()
         self._sweep_at = self._purge_at = 0.0
@@ -154,13 +155,14 @@ class Dispatcher:
 
     def run(self, *, once: bool = False) -> None:
         """Work until stop(); with `once`, until nothing is due that may go out, and nothing under way."""
-        with ThreadPoolExecutor(self.concurrency * len(settings.SMS_PROVIDERS), thread_name_prefix="call") as pool:
+        places = (self.concurrency + look_ups.PLACES) * len(settings.SMS_PROVIDERS)
+        with ThreadPoolExecutor(places, thread_name_prefix="call") as pool:
             while True:
                 try:
                     self._settle_finished()
                     self._tally.report(at_once=once or self.stopping)
                     claimed = 0 if self.stopping else self._claim_into(pool)
-                    self._housekeeping()
+                    self._housekeeping(pool)
                     idle = not self._calls and (self.stopping or (once and not claimed and self._drained()))
                     if idle:
                         self._heartbeat.end()
@@ -231,12 +233,13 @@ class Dispatcher:
                     logger.exception("outbox %s: its outcome cannot be written", claimed.message.reference)
                     del self._calls[future]
 
-    def _housekeeping(self) -> None:
+    def _housekeeping(self, pool: ThreadPoolExecutor) -> None:
         for name in settings.SMS_PROVIDERS:
             self._receipts.extend((name, receipt) for receipt in get_provider(name).collect_receipts())
         while self._receipts:
             receipts.apply(*self._receipts[0])
             self._receipts.popleft()
+        self._look_ups.finish()
         self._heartbeat.beat(len(self._calls))
         now = time.monotonic()
         if now >= self._sweep_at:
@@ -244,6 +247,8 @@ class Dispatcher:
             for sweep in (outcomes.end_leases, outcomes.expire, outcomes.end_unknown, routing.reclaim, routing.divert):
                 if swept := sweep():
                     logger.info("%s: %d", sweep.__name__, swept)
+            if not self.stopping:
+                self._look_ups.begin(pool)
         if now >= self._purge_at:
             self._purge_at = now + PURGE_S
             idempotency.purge()

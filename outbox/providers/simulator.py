@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from outbox.providers.base import (
     Accepted,
     DeliveryReceipt,
+    Inquiry,
     Message,
+    NeverReceived,
     OutcomeUnknown,
     ReceiptStatus,
     Rejected,
@@ -19,6 +21,7 @@ from outbox.providers.base import Provider as BaseProvider
 
 RECEIPT_AFTER_S = 2.0
 SLOW_S = 5.0
+LOOK_UP_AFTER_S = 15.0
 
 # Shown on the compose page and, the same, in the README.
 BEHAVIOURS = [
@@ -29,12 +32,16 @@ BEHAVIOURS = [
     ("05", f"accepted after {SLOW_S:g} seconds"),
     ("06", "accepted, then reported as undelivered: the message fails and stays charged"),
     ("07", "accepted, and no receipt ever comes"),
+    ("08", "taken, but the answer is lost and no receipt comes: unknown, until the provider is asked after 15 seconds"),
+    ("09", "lost before the provider had it: unknown, until it is asked after 15 seconds; fails, money given back"),
     ("any other", "accepted, and reported as delivered 2 seconds later"),
 ]
 
 
 class Provider(BaseProvider):
     """Answers by BEHAVIOURS. Its receipts live in this process only: a restart loses them, as networks do."""
+
+    look_up_after_s = never_received_after_s = LOOK_UP_AFTER_S
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -52,8 +59,10 @@ class Provider(BaseProvider):
             case "03":
                 self._report("delivered", message, provider_message_id, after_s=10)
                 raise OutcomeUnknown("The simulator took the message and lost the answer.")
-            case "04":
+            case "04" | "08":
                 raise OutcomeUnknown("The simulator took the message and lost the answer.")
+            case "09":
+                raise OutcomeUnknown("The connection broke. The simulator may have taken the message.")
             case "05":
                 time.sleep(SLOW_S)
                 self._report("delivered", message, provider_message_id)
@@ -64,6 +73,15 @@ class Provider(BaseProvider):
             case _:
                 self._report("delivered", message, provider_message_id)
         return Accepted(provider_message_id)
+
+    def look_up(self, inquiry: Inquiry) -> DeliveryReceipt | NeverReceived | None:
+        """Numbers that end in 08 and 09 can be asked about; of others nothing is known."""
+        match inquiry.recipient[-2:]:
+            case "08":
+                return DeliveryReceipt("delivered", raw={"simulated": "look-up"})
+            case "09":
+                return NeverReceived()
+        return None
 
     def collect_receipts(self) -> Iterable[DeliveryReceipt]:
         with self._lock:

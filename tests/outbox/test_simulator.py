@@ -5,7 +5,17 @@ from pathlib import Path
 import pytest
 
 from outbox.providers import simulator
-from outbox.providers.base import Accepted, Message, OutcomeUnknown, ProviderError, Rejected, Unavailable
+from outbox.providers.base import (
+    Accepted,
+    DeliveryReceipt,
+    Inquiry,
+    Message,
+    NeverReceived,
+    OutcomeUnknown,
+    ProviderError,
+    Rejected,
+    Unavailable,
+)
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
@@ -33,6 +43,8 @@ def send(provider, digits, attempt=1):
         ("05", Accepted, "delivered"),
         ("06", Accepted, "undelivered"),
         ("07", Accepted, None),
+        ("08", OutcomeUnknown, None),
+        ("09", OutcomeUnknown, None),
         ("99", Accepted, "delivered"),
     ],
 )
@@ -44,6 +56,13 @@ def test_the_last_digits_choose_what_happens(provider, monkeypatch, digits, resu
     monkeypatch.setattr(simulator.time, "monotonic", lambda: now + 60)
     assert [found.status for found in provider.collect_receipts()] == ([receipt] if receipt else [])
     assert list(provider.collect_receipts()) == []
+
+
+@pytest.mark.parametrize(("digits", "found"), [("08", "delivered"), ("09", NeverReceived()), ("04", None)])
+def test_some_of_what_was_lost_can_be_asked_about(provider, digits, found):
+    said = provider.look_up(Inquiry("ref", f"+2547110000{digits}", None, 1))
+
+    assert (said.status if isinstance(said, DeliveryReceipt) else said) == found
 
 
 def test_what_was_busy_is_accepted_when_tried_again(provider):

@@ -3,7 +3,6 @@
 import hmac
 import math
 import re
-from base64 import b64encode
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -15,26 +14,26 @@ from outbox.providers import base
 from outbox.providers.base import (
     Accepted,
     DeliveryReceipt,
+    Inquiry,
     Message,
+    NeverReceived,
     OutcomeUnknown,
     ReceiptRefused,
     Rejected,
     Unavailable,
 )
 from outbox.providers.calls import Answer, Caller
+from outbox.providers.http import request
 from outbox.providers.http.answers import IdFinder, Rule, read_json, read_rules, retry_after
+from outbox.providers.http.look_ups import StatusQuery
 from outbox.providers.http.receipts import Callbacks
-from outbox.providers.http.templates import PLACEHOLDERS, fill, names_in, values_of
+from outbox.providers.http.request import RequestTemplate
+from outbox.providers.http.templates import PLACEHOLDERS, values_of
 
-METHODS = ("GET", "POST", "PUT", "PATCH")
 KNOWN = {
-    *("url", "method", "headers", "query", "form", "json", "auth", "timeout_s"),
-    *("encoding", "accepted", "rejected", "id", "receipt_token", "receipt"),
+    *request.KNOWN,
+    *("auth", "timeout_s", "encoding", "accepted", "rejected", "id", "receipt_token", "receipt", "look_up"),
 }
-SAMPLE = Message("0", "+254711000001", "text", "sender", "GSM-7", 1)
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.1
-_CONTROL = re.compile("[\x00-\x1f\x7f]")
-_OURS = {"content-length", "transfer-encoding", "host"}  # how the request is framed and routed is not for a template
 _HOST = re.compile(r"[a-z0-9.-]{1,253}")
 _NUMBER = re.compile(r"\d{6}")
 _PATH_SEGMENT = re.compile(r"[A-Za-z0-9._~-]+")
@@ -54,16 +53,13 @@ class Provider(base.Provider):
         super().__init__(name)
         if unknown := options.keys() - KNOWN:
             raise ValueError(f"OPTIONS do not know {', '.join(sorted(unknown))}; they know {', '.join(sorted(KNOWN))}.")
-        self.url = _url(options.get("url"))
-        self.method = _method(options.get("method"))
-        self.timeout_s = _seconds(options.get("timeout_s", self.timeout_s))
+        self.timeout_s = _seconds("timeout_s", options.get("timeout_s", self.timeout_s))
         self.receipt_token: str | None = _token(options.get("receipt_token"))
         # What the gateway calls our GSM-7 and UCS-2: 0 and 8 in SMPP, 0 and 2 in Kannel, text and unicode elsewhere.
-        self.encoding = _fields("encoding", options.get("encoding"))
-        self.query = _fields("query", options.get("query"))
-        self.form = _fields("form", options.get("form"))
-        self.json: Any = options.get("json")
-        self.headers = _headers(_fields("headers", options.get("headers")), options.get("auth"))
+        self.encoding = request.fields("encoding", options.get("encoding"))
+        if unknown := self.encoding.keys() - {"GSM-7", "UCS-2"}:
+            raise ValueError(f"encoding: it maps GSM-7 and UCS-2, and does not know {', '.join(sorted(unknown))}.")
+        self.template = RequestTemplate(options, options.get("auth"), placeholders={*PLACEHOLDERS, "receipt_url"})
         self._check_template()
         self.accepted: list[Rule] = read_rules("accepted", options.get("accepted"))
         self.rejected: list[Rule] = read_rules("rejected", options.get("rejected"))
@@ -71,23 +67,15 @@ class Provider(base.Provider):
             raise ValueError("accepted: say which answers mean that the message was taken.")
         self.id = IdFinder(options.get("id"))
         self.callbacks = Callbacks(options["receipt"]) if options.get("receipt") is not None else None
+        self.status_query: StatusQuery | None = None
+        if options.get("look_up") is not None:
+            self.status_query = StatusQuery(options["look_up"], options.get("auth"), self.callbacks)
+            self.look_up_after_s = self.status_query.after_s
+            self.never_received_after_s = self.status_query.never_received_after_s
         self.calls = Caller()
-        try:
-            self._prepared(SAMPLE)
-        except (ValueError, requests.RequestException) as error:
-            raise ValueError(f"No request can be made of these OPTIONS: {error}") from None
 
     def _check_template(self) -> None:
-        if self.form and self.json is not None:
-            raise ValueError("Give `form` or `json`, not both.")
-        if unknown := self.encoding.keys() - {"GSM-7", "UCS-2"}:
-            raise ValueError(f"encoding: it maps GSM-7 and UCS-2, and does not know {', '.join(sorted(unknown))}.")
-        names = set(names_in([self.query, self.headers, self.form, self.json]))
-        known = {*PLACEHOLDERS, "receipt_url"}
-        if unknown := names - known:
-            raise ValueError(
-                f"No such placeholder: {{{'}, {'.join(sorted(unknown))}}}; known are {', '.join(sorted(known))}."
-            )
+        names = self.template.names
         if "text" not in names or not names & {"recipient", "msisdn"}:
             raise ValueError("The request must hold {text}, and {recipient} or {msisdn}.")
         if "receipt_url" in names and not self.receipt_token:
@@ -109,18 +97,7 @@ class Provider(base.Provider):
             "encoding": self.encoding.get(message.encoding, message.encoding),
             "receipt_url": self._receipt_url(message.reference),
         }
-        headers = fill(self.headers, values)
-        if any(_CONTROL.search(value) or value != value.strip() for value in headers.values()):
-            raise ValueError("A header holds no line breaks, no other control characters and no space at its ends.")
-        request = requests.Request(
-            self.method,
-            self.url,
-            headers={name: value.encode() for name, value in headers.items()},
-            params=fill(self.query, values),
-            data=fill(self.form, values),
-            json=fill(self.json, values),
-        )
-        return request.prepare()
+        return self.template.fill(values)
 
     def _receipt_url(self, reference: str) -> str:
         if not self.receipt_token:
@@ -142,6 +119,14 @@ class Provider(base.Provider):
             if rejected:
                 raise Rejected(f"The provider refused the message (HTTP {answer.status}).")
         raise _unlisted(answer)
+
+    # --- asking for what became of a message --------------------------------------------------------------------------
+
+    def look_up(self, inquiry: Inquiry) -> DeliveryReceipt | NeverReceived | None:
+        """What the gateway says of a message; None for nothing that helps. Raises Unavailable or OutcomeUnknown."""
+        if self.status_query is None or (query := self.status_query.fill(inquiry)) is None:
+            return None
+        return self.status_query.read(self.calls.call(query, self.timeout_s))
 
     # --- receipts -----------------------------------------------------------------------------------------------------
 
@@ -185,29 +170,9 @@ def _host(answer: Answer) -> str:
 # --- OPTIONS ----------------------------------------------------------------------------------------------------------
 
 
-def _url(given: Any) -> str:
-    if not isinstance(given, str) or not given:
-        raise ValueError("url: give the address of the gateway.")
-    parts = urlsplit(given)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("url: it must begin with http:// or https:// and name a host.")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("url: give the user and password as `auth`; an address ends up in logs.")
-    if "{" in given:
-        raise ValueError("url: placeholders go into `query`, `headers`, `form` or `json`.")
-    return given
-
-
-def _method(given: Any) -> str:
-    method = "POST" if given is None else given
-    if method not in METHODS:
-        raise ValueError(f"method: it must be one of {', '.join(METHODS)}.")
-    return str(method)
-
-
-def _seconds(given: Any) -> float:
+def _seconds(option: str, given: Any) -> float:
     if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given) or given <= 0:
-        raise ValueError("timeout_s: it must be a positive number of seconds.")
+        raise ValueError(f"{option}: it must be a positive number of seconds.")
     return float(given)
 
 
@@ -215,32 +180,6 @@ def _token(given: Any) -> str | None:
     if given is not None and (not isinstance(given, str) or not _PATH_SEGMENT.fullmatch(given)):
         raise ValueError("receipt_token: use letters, digits and . _ ~ - only; it becomes part of an address.")
     return given
-
-
-def _fields(option: str, given: Any) -> dict[str, str]:
-    if given is None:
-        return {}
-    if not isinstance(given, dict) or not all(type(value) in (str, int, float) for value in given.values()):
-        raise ValueError(f"{option}: it must be an object of names with texts or numbers.")
-    return {name: str(value) for name, value in given.items()}
-
-
-def _headers(given: dict[str, str], auth: Any) -> dict[str, str]:
-    names = [name.lower() for name in given]
-    for name, value in given.items():
-        if not _HEADER_NAME.fullmatch(name) or _CONTROL.search(value) or value != value.strip():
-            raise ValueError(f"headers: {name!r} is not a header, or its value holds what a header cannot.")
-        if name.lower() in _OURS or names.count(name.lower()) > 1:
-            raise ValueError(f"headers: {name} is set twice, or not for OPTIONS to set.")
-    defaults = {"User-Agent": "SMS Portal", "Accept": "*/*", "Accept-Encoding": "identity"}
-    if auth is not None:
-        if not isinstance(auth, list | tuple) or len(auth) != 2 or not all(isinstance(part, str) for part in auth):
-            raise ValueError('auth: give ["user", "password"].')
-        if "authorization" in names:
-            raise ValueError("Give `auth` or an Authorization header, not both.")
-        # RFC 7617, in UTF-8; requests would take it for latin-1.
-        defaults["Authorization"] = f"Basic {b64encode(':'.join(auth).encode()).decode()}"
-    return {**{name: value for name, value in defaults.items() if name.lower() not in names}, **given}
 
 
 def _bytes(text: str) -> bytes:

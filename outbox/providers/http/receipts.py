@@ -22,19 +22,19 @@ _STATUSES: tuple[ReceiptStatus, ...] = ("delivered", "undelivered", "in_transit"
 class Callbacks:
     """Reads callbacks; `given` is the `receipt` of OPTIONS. Its names are JSON pointers, or names of fields."""
 
-    def __init__(self, given: Any) -> None:
+    def __init__(self, given: Any, option: str = "receipt") -> None:
         if not isinstance(given, dict) or (unknown := given.keys() - {*_NAMES, *_STATUSES}):
             what = f"does not know {', '.join(sorted(unknown))}" if isinstance(given, dict) else "must be an object"
-            raise ValueError(f"receipt: {what}; it holds {', '.join((*_NAMES, *_STATUSES))}.")
+            raise ValueError(f"{option}: {what}; it holds {', '.join((*_NAMES, *_STATUSES))}.")
         self._names: dict[str, str] = {name: given[name] for name in _NAMES if given.get(name) is not None}
         for name, where in self._names.items():
             if not isinstance(where, str) or not where:
-                raise ValueError(f"receipt: {name} must be a JSON pointer or the name of a field.")
+                raise ValueError(f"{option}: {name} must be a JSON pointer or the name of a field.")
             if where.startswith("/"):
-                check_pointer(where, f"receipt: {name}")
+                check_pointer(where, f"{option}: {name}")
         if "status" not in self._names:
-            raise ValueError("receipt: say where its `status` is.")
-        self._meanings = _meanings(given)
+            raise ValueError(f"{option}: say where its `status` is.")
+        self._meanings = _meanings(given, option)
 
     def read(self, request: HttpRequest) -> DeliveryReceipt:
         """The receipt in a callback that is proved to be the provider's. Raises ReceiptRefused."""
@@ -57,33 +57,36 @@ class Callbacks:
             document = read_json(request.body)
             if document is MISSING:
                 raise ReceiptRefused("The callback is not JSON.", authentic=True)
+        # Our own reference, from the address that went along with the message.
+        receipt = self.receipt_in(document, fields, reference=as_id(request.GET.get("reference")))
+        if not (receipt.reference or receipt.provider_message_id):
+            raise ReceiptRefused("The callback names no message.", authentic=True)
+        return receipt
+
+    def receipt_in(self, document: Any, fields: dict[str, Any], reference: str | None = None) -> DeliveryReceipt:
+        """What a JSON document, or fields, say of a message. reference: where they do not name it themselves."""
         found = {
             name: look_up(document, where) if where.startswith("/") else fields.get(where)
             for name, where in self._names.items()
         }
-        # Our own reference, from the address that went along with the message.
-        reference = as_id(found.get("reference")) or as_id(request.GET.get("reference"))
-        provider_message_id = as_id(found.get("id"))
-        if not (reference or provider_message_id):
-            raise ReceiptRefused("The callback names no message.", authentic=True)
         return DeliveryReceipt(
             status=self._meanings.get(as_text(found["status"], LONGEST_FIELD) or "", "unrecognised"),
-            reference=reference,
-            provider_message_id=provider_message_id,
+            reference=as_id(found.get("reference")) or reference,
+            provider_message_id=as_id(found.get("id")),
             details=as_text(found.get("details"), LONGEST_FIELD) or None,
             raw=_bounded(fields, document),
         )
 
 
-def _meanings(given: dict[str, Any]) -> dict[str, ReceiptStatus]:
+def _meanings(given: dict[str, Any], option: str) -> dict[str, ReceiptStatus]:
     meanings: dict[str, ReceiptStatus] = {}
     for meaning in _STATUSES:
         words = given.get(meaning) or []
         if not isinstance(words, list) or not all(as_text(word, LONGEST_FIELD) for word in words):
-            raise ValueError(f"receipt: {meaning} must list texts or numbers.")
+            raise ValueError(f"{option}: {meaning} must list texts or numbers.")
         for word in map(str, words):
             if meanings.setdefault(word, meaning) != meaning:
-                raise ValueError(f"receipt: {word!r} cannot mean both {meanings[word]} and {meaning}.")
+                raise ValueError(f"{option}: {word!r} cannot mean both {meanings[word]} and {meaning}.")
     return meanings
 
 
