@@ -247,6 +247,7 @@ class Dispatcher:
             for sweep in (outcomes.end_leases, outcomes.expire, outcomes.end_unknown, routing.reclaim, routing.divert):
                 if swept := sweep():
                     logger.info("%s: %d", sweep.__name__, swept)
+            outcomes.watch_unknown()
             if not self.stopping:
                 self._look_ups.begin(pool)
         if now >= self._purge_at:

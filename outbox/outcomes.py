@@ -23,7 +23,9 @@ from outbox.exceptions import NotUnknown
 from outbox.models import PROVIDER_PAUSED, Attempt, Outbox
 from outbox.providers import get_provider
 from outbox.providers.base import Accepted, OutcomeUnknown, ProviderError, Rejected, Unavailable
+from smsportal import notices
 from smsportal.exceptions import DomainError
+from smsportal.models import Notice
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,11 @@ UNKNOWN_DETAILS = (
     " It is not sent again by itself, and must not be sent in another way either. A delivery receipt, the provider or"
     " the operator will settle it; if nothing does by {until}, it fails and its money is given back. Cause: {cause}"
 )
+UNKNOWN_NOTICE = (
+    "Of some messages it has been unknown for over an hour whether they were sent. Ask the provider, and settle them"
+    " under “Unknown outcomes”: until then their money stays held."
+)
+UNKNOWN_IS_LATE = timedelta(hours=1)
 MAX_BACKOFF_S = 300
 FIRST_LOOK_UP_S = 30.0  # after an outcome has become unknown, unless its provider says otherwise
 SWEEP_BATCH = 500
@@ -244,6 +251,15 @@ def end_unknown() -> int:
         error_code=OutcomeUnknown.code,
         error_details=f"Whether it was sent could not be found out within {hours} hours. The money was given back.",
     )
+
+
+def watch_unknown() -> None:
+    """Tell the staff while outcomes stay unknown for so long that no receipt is likely to come."""
+    late = Outbox.objects.filter(outcome=Outbox.Outcome.UNKNOWN, last_attempt_at__lt=Now() - UNKNOWN_IS_LATE)
+    if late.exists():
+        notices.tell_staff("unknown", "outcomes", UNKNOWN_NOTICE, Notice.Level.WARNING)
+    else:
+        notices.end_for_staff("unknown", "outcomes")
 
 
 def _give_up(doomed: QuerySet[Outbox], **reason: str) -> int:

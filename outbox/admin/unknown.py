@@ -49,9 +49,10 @@ class VerdictForm(ReasonForm):
     verdict = forms.ChoiceField(
         widget=forms.RadioSelect,
         choices=[
-            ("sent", "It was sent: charge it"),
-            ("not_sent", "It was not sent: let it fail, and give the money back"),
+            ("sent", "It was sent"),
+            ("not_sent", "It was not sent"),
         ],
+        help_text="Sent: it is charged. Not sent: it fails, and its money is given back.",
     )
     cases = CasesField()
     field_order = ("verdict", "reason")

@@ -12,8 +12,10 @@ from django.urls import reverse
 from billing import ledger
 from billing.models import Posting
 from outbox import audit, outcomes, receipts, sending
+from outbox.dispatch import Dispatcher
 from outbox.models import Outbox
 from outbox.providers.base import DeliveryReceipt
+from smsportal.models import Notice
 from tests.outbox.attempts import lose_answer, unknown_message
 from tests.threads import at_once
 
@@ -159,6 +161,22 @@ def test_a_message_of_the_outbox_leads_to_its_settlement(admin_site, staff_with,
 
     assert f"{SETTLE}?id={entry.pk}" in admin_site.get(page).content.decode()
     assert SETTLE not in staff_with("outbox.view_outbox").get(page).content.decode()
+
+
+def test_the_staff_are_told_once_of_what_stays_unknown_for_an_hour_and_until_it_is_settled(entry):
+    Outbox.objects.update(last_attempt_at=F("last_attempt_at") - timedelta(minutes=59))
+    Dispatcher(concurrency=1).run(once=True)
+    assert not Notice.objects.exists()
+
+    Outbox.objects.update(last_attempt_at=F("last_attempt_at") - timedelta(minutes=1))
+    for _ in range(2):
+        Dispatcher(concurrency=1).run(once=True)
+    notice = Notice.objects.get()
+    assert (notice.user, notice.level, notice.ended_at) == (None, "warning", None)
+
+    receipts.apply("locmem", DeliveryReceipt("delivered", str(entry.pk)))
+    Dispatcher(concurrency=1).run(once=True)
+    assert Notice.objects.get().ended_at is not None
 
 
 @pytest.mark.django_db(transaction=True)
