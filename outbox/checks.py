@@ -74,6 +74,7 @@ def numbers_are_in_range(app_configs: Any, **kwargs: Any) -> list[checks.CheckMe
         "SMS_MAX_RETRIES: from 0 to 1000.": not 0 <= settings.SMS_MAX_RETRIES <= 1000,
         "SMS_VALIDITY_MINUTES: from 1 to 10080.": not 1 <= settings.SMS_VALIDITY_MINUTES <= MAX_VALIDITY_MINUTES,
         "SMS_UNKNOWN_AFTER_HOURS: from 1 to 8760.": not 1 <= settings.SMS_UNKNOWN_AFTER_HOURS <= 8760,
+        "WEB_THREADS: from 1 to 1000.": not 1 <= settings.WEB_THREADS <= 1000,
         "SMS_LOW_BALANCE_THRESHOLD: a number.": not re.fullmatch(
             r"[0-9]{1,10}(\.[0-9]{1,4})?", settings.SMS_LOW_BALANCE_THRESHOLD
         ),

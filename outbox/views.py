@@ -7,7 +7,7 @@ import uuid
 from typing import Any, cast
 
 from django.core.exceptions import ValidationError as InvalidMessage
-from django.db import InterfaceError, OperationalError, connection
+from django.db import InterfaceError, OperationalError
 from django.db.models import QuerySet
 from django.http import Http404, StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
@@ -332,8 +332,6 @@ def wait_for_outcome(request: Request, entry: Outbox) -> Outbox:
     try:
         until = time.monotonic() + min(int(wanted[1]), MAX_WAIT_S)
         while not entry.is_settled() and time.monotonic() < until:
-            if not connection.in_atomic_block:
-                connection.close()  # back to the pool: waiting needs no database
             time.sleep(WAIT_POLL_S)
             try:
                 entry.refresh_from_db()

@@ -50,6 +50,7 @@ MIDDLEWARE = [
 
 ROOT_URLCONF = "smsportal.urls"
 WSGI_APPLICATION = "smsportal.wsgi.application"
+WEB_THREADS = env.int("WEB_THREADS", default=16)
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
@@ -69,22 +70,25 @@ TEMPLATES = [
 # --- PostgreSQL -------------------------------------------------------------------------------------------------------
 
 
-def _database(pool_size: int) -> dict[str, Any]:
+def _database() -> dict[str, Any]:
     database: dict[str, Any] = env.db_url("DATABASE_URL", engine="django.db.backends.postgresql")
     options = database.setdefault("OPTIONS", {})
     # A lock that somebody else holds, or a statement that never ends, becomes an error that can be answered.
     statement_timeout = env.int("DATABASE_STATEMENT_TIMEOUT_S", default=30)
-    limits = f"-c lock_timeout=2s -c statement_timeout={statement_timeout}s -c idle_in_transaction_session_timeout=60s"
+    limits = (
+        f"-c lock_timeout=1500ms -c statement_timeout={statement_timeout}s -c idle_in_transaction_session_timeout=60s"
+    )
     options["options"] = f"{limits} {options.get('options', '')}".strip()
     options.setdefault("connect_timeout", 2)
-    database["CONN_HEALTH_CHECKS"] = True  # a connection that PostgreSQL has dropped is replaced before it is used
-    if pool_size:
-        options["pool"] = {"min_size": 0, "max_size": pool_size, "timeout": 1.5}
+    # Each thread keeps its connection, so none waits for another's: no pool, whose callers, when PostgreSQL is gone,
+    # would wait where an attempt to connect fails at once. One that PostgreSQL has dropped is replaced before its use.
+    database["CONN_MAX_AGE"] = 600
+    database["CONN_HEALTH_CHECKS"] = True
     return database
 
 
 # Without DATABASE_URL nothing but `demo` can run; Django's own message and outbox.checks say so.
-DATABASES = {"default": _database(env.int("DATABASE_POOL_SIZE", default=16))} if env.str("DATABASE_URL", "") else {}
+DATABASES = {"default": _database()} if env.str("DATABASE_URL", "") else {}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- people and their browsers ----------------------------------------------------------------------------------------

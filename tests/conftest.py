@@ -14,6 +14,7 @@ from billing import ledger
 from billing.models import Account
 from outbox.providers import get_provider
 from outbox.providers.locmem import Provider as LocmemProvider
+from smsportal.embedded_postgres import Cluster, temporary_cluster
 from smsportal.models import ApiKey, User
 from tests.factories import PriceFactory, UserFactory
 
@@ -31,6 +32,13 @@ def ledger_may_be_emptied_between_tests() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DatabaseOperations, "sql_flush", sql_flush)
         yield
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL of the module's own, for portals that run in processes of their own."""
+    with temporary_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture

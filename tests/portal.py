@@ -78,7 +78,6 @@ def running_portal(directory: Path, database_url: str, port: int | None = None, 
         "ALLOWED_HOSTS",
         "PUBLIC_URL",
         "DEBUG",
-        "DATABASE_POOL_SIZE",
         "SERVE_STATIC_FROM_SOURCE",
     ):
         kept.pop(name, None)

@@ -46,6 +46,7 @@ KINDS = {
     ),
     "not_found": Kind(404, "Not found", "There is no such thing, or it is not yours."),
     "method_not_allowed": Kind(405, "Method not allowed", "Use one of the methods in `Allow`."),
+    "too_slow": Kind(408, "Too slow", "Send the whole request within 10 seconds."),
     "in_flight": Kind(409, "In flight", "The first request with this key is not done; ask again in a moment."),
     "not_failed": Kind(409, "Not failed", "Only a failed message is sent again; see `outbox` and `outcome`."),
     "retry_limit_reached": Kind(409, "Retry limit reached", "The message was sent again as often as is allowed."),
@@ -128,6 +129,11 @@ def _field_errors(details: Any, field: str = "") -> Iterator[dict[str, str]]:
                 yield from _field_errors(inner, field)
 
 
+def is_api(path: str) -> bool:
+    """Whether programs ask there: they get problems, people get pages."""
+    return path == "/api" or path.startswith("/api/")
+
+
 class ProblemMiddleware:
     """Rewrites what never reached a view, or broke outside one: Django's own HTML for 400, 404, 405, 413, 500."""
 
@@ -136,8 +142,11 @@ class ProblemMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         response = self.get_response(request)
-        ours = request.path == "/api" or request.path.startswith("/api/")
-        if not ours or response.status_code < 400 or response.headers.get("Content-Type") == CONTENT_TYPE:
+        if (
+            not is_api(request.path)
+            or response.status_code < 400
+            or response.headers.get("Content-Type") == CONTENT_TYPE
+        ):
             return response
         code = CODE_OF_STATUS.get(response.status_code, "internal_error")
         answer = problem_response(code, NO_SUCH_ADDRESS if response.status_code == 404 else None)
@@ -161,7 +170,7 @@ def server_error(request: HttpRequest) -> HttpResponseBase:
     from django.views.defaults import server_error as html_server_error
 
     down = isinstance(sys.exc_info()[1], OperationalError | InterfaceError | InternalError)
-    if request.path.startswith("/api/"):
+    if is_api(request.path):
         return problem_response("unavailable" if down else "internal_error")
     response = html_server_error(request)
     if down:

@@ -12,14 +12,12 @@ from pathlib import Path
 import pytest
 import requests
 
-from smsportal.embedded_postgres import temporary_cluster
 from tests.portal import ROOT, free_port, running_portal
 
 
-@pytest.fixture(scope="module")
-def database_url():
-    with temporary_cluster() as cluster:
-        yield cluster.url
+@pytest.fixture
+def database_url(cluster):
+    return cluster.url
 
 
 def wait_for(condition, seconds=30):

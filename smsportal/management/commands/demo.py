@@ -197,8 +197,9 @@ def manage(environment: dict[str, str], *words: str, stdin: str = "") -> None:
 def site(port: int) -> list[str]:
     """The web server, as the README starts it in production."""
     return [
-        *(sys.executable, "-m", "granian", "--interface", "wsgi", "smsportal.wsgi:application"),
-        *("--host", "127.0.0.1", "--port", str(port), "--blocking-threads", "16", "--no-ws", "--log-level", "error"),
+        *(sys.executable, "-m", "granian", "--interface", "asginl", "smsportal.asgi:application"),
+        *("--host", "127.0.0.1", "--port", str(port), "--http", "1", "--http1-header-read-timeout", "10000"),
+        *("--backpressure", "4096", "--no-ws", "--log-level", "error"),
     ]
 
 
