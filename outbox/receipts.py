@@ -20,12 +20,14 @@ from django.db.models.functions import Now
 from outbox import outcomes
 from outbox.models import Attempt, Outbox, Receipt
 from outbox.providers.base import Accepted, DeliveryReceipt
+from smsportal.conflicts import repeated_on_conflict
 
 Status = Outbox.Status
 DeliveryStatus = Outbox.DeliveryStatus
 Effect = Receipt.Effect
 
 
+@repeated_on_conflict
 def apply(provider: str, receipt: DeliveryReceipt) -> Receipt:
     """Store a receipt that came from `provider`, and move its message forward if it says something new."""
     while True:

@@ -24,6 +24,7 @@ from outbox.exceptions import (
     TooManySegments,
 )
 from outbox.models import Outbox
+from smsportal.conflicts import repeated_on_conflict
 from smsportal.models import User, uuid7
 
 Status = Outbox.Status
@@ -100,6 +101,7 @@ def check(user: User, **draft: Unpack[Draft]) -> tuple[Outbox, Quote]:
     return entry, quoted
 
 
+@repeated_on_conflict
 def send(user: User, *, request: idempotency.Request | None = None, **draft: Unpack[Draft]) -> Outbox:
     """Accept a message: when this returns, it is in the outbox, its money is held, and it will be dispatched.
 
@@ -205,6 +207,7 @@ def quote_resend(entry: Outbox) -> Quote:
     return quote(entry.user, entry.recipient, entry.text)
 
 
+@repeated_on_conflict
 def resend(entry: Outbox, *, request: idempotency.Request | None = None) -> Outbox:
     """Try a failed message again: the same row, at today's price, with a hold of its own.
 
@@ -249,6 +252,7 @@ def resend(entry: Outbox, *, request: idempotency.Request | None = None) -> Outb
     return entry
 
 
+@repeated_on_conflict
 def cancel(entry: Outbox) -> Outbox:
     """Withdraw a message that still waits for a provider; its money is given back. Raises NotCancellable."""
     with transaction.atomic():
