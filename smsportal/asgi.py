@@ -15,10 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from smsportal.wsgi import application as wsgi_application  # first: it makes Django ready
+from smsportal.wsgi import application as wsgi_application  # makes Django ready, for what follows
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "smsportal.settings")
-
+# isort: split
 from django.conf import settings
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
@@ -228,8 +227,8 @@ class Request:
                 if gone.done():
                     break
                 self._send_now({"type": "http.response.body", "body": part, "more_body": True})
+            self._send_now({"type": "http.response.body", "body": b"", "more_body": False})
         gone.cancel()
-        self._send_now({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _gone(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":

@@ -103,6 +103,12 @@ class Cluster:
         if os.getpid() == self._owner:
             self._undo.close()
 
+    def crash(self) -> None:
+        """End the server at once, as `pg_ctl stop -m immediate` does: start() then has it recover."""
+        pid = int(self._pid_file.read_text().split()[0])
+        os.kill(pid, signal.SIGQUIT)
+        self.stop()
+
     def _take_lock(self) -> None:
         """Become the owner; the lock goes with our process and is not handed on to the server."""
         lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -195,10 +201,10 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def temporary_cluster() -> Iterator[Cluster]:
-    """A running cluster for tests, fast and not durable, deleted at the end."""
+def temporary_cluster(durable: bool = False) -> Iterator[Cluster]:
+    """A running cluster for tests, deleted at the end; fast and not durable, unless they are about crashes of it."""
     folder, owner = tempfile.mkdtemp(prefix="smsportal-"), os.getpid()
-    cluster = Cluster(folder, durable=False)
+    cluster = Cluster(folder, durable)
     try:
         with cluster:
             yield cluster

@@ -10,6 +10,7 @@ from django.utils import timezone
 from billing.exceptions import NoPrice
 from billing.models import Posting, Price
 from outbox import idempotency, sending
+from outbox.dispatch import Dispatcher
 from outbox.exceptions import (
     IdempotencyKeyReused,
     MaxTotalCostExceeded,
@@ -17,7 +18,7 @@ from outbox.exceptions import (
     NotPaid,
     TooManySegments,
 )
-from outbox.models import Outbox
+from outbox.models import IdempotencyKey, Outbox
 from tests.factories import PriceFactory
 from tests.threads import at_once
 
@@ -207,6 +208,22 @@ def test_a_refused_request_does_not_use_up_its_key(account):
         send(account.user, text="", request=keyed(account.user, "a"))
 
     assert send(account.user, request=keyed(account.user, "b")).status == "pending"
+
+
+def test_keys_are_kept_for_a_day_and_more_and_then_forgotten_by_the_dispatcher(account, provider):
+    first = send(account.user, request=keyed(account.user, "a"))
+    kept = send(account.user, request=keyed(account.user, "a", key="young"))
+    age = {"k": timedelta(hours=49), "young": timedelta(hours=24)}
+    for key, hours in age.items():
+        IdempotencyKey.objects.filter(key=key).update(created_at=timezone.now() - hours)
+
+    Dispatcher(concurrency=1).run(once=True)
+
+    with pytest.raises(idempotency.Repeated) as repeated:
+        send(account.user, request=keyed(account.user, "a", key="young"))
+    assert repeated.value.entry == kept
+    assert send(account.user, request=keyed(account.user, "a")) != first
+    assert Outbox.objects.count() == 3  # only the key is forgotten
 
 
 @pytest.mark.django_db(transaction=True)

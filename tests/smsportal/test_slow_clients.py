@@ -86,13 +86,17 @@ def test_fifty_of_each_kind_of_slow_client_keep_nobody_waiting(portal, connect):
         "a part of the body, in chunks": head(portal, "Transfer-Encoding: chunked") + b"5\r\n" + BODY[:5] + b"\r\n",
         "no reading": f"GET {BIG_FILE} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode(),
     }
-    slow = {kind: [connect(data) for _ in range(MANY)] for kind, data in kinds.items()}
+    for _ in range(3):  # on a machine so busy that this takes ten seconds, the first of them are gone by then
+        slow = {kind: [connect(data) for _ in range(MANY)] for kind, data in kinds.items()}
 
-    sent = portal.post("/api/sms/send", json.loads(BODY))
-    page = requests.get(portal.told["baseUrl"] + "/login/", timeout=PATIENCE_S)
+        sent = portal.post("/api/sms/send", json.loads(BODY))
+        page = requests.get(portal.told["baseUrl"] + "/login/", timeout=PATIENCE_S)
 
-    assert all(is_open(client) for clients in slow.values() for client in clients), "nobody was slow meanwhile"
-    assert (sent.status_code, page.status_code) == (201, 200)
+        assert (sent.status_code, page.status_code) == (201, 200)
+        if all(is_open(client) for clients in slow.values() for client in clients):
+            break
+    else:
+        pytest.fail("nobody was slow meanwhile")
     # In the end each is let go: with an answer where there can be one.
     assert {problem_on(client) for client in slow["a part of the body"]} == {"too_slow"}
     assert {problem_on(client) for client in slow["a part of the body, in chunks"]} == {"too_slow"}
