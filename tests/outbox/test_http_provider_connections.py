@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from outbox.providers import calls
 from outbox.providers.base import Accepted, Message, OutcomeUnknown
-from outbox.providers.connections import IDLE_S, REST_S
 from outbox.providers.http import Provider
+from smsportal import calls
+from smsportal.connections import IDLE_S, REST_S
 from tests.outbox.gateway import CERTIFICATE, MESSAGE, YES, Gateway, answer, make, outcome, send
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from outbox.providers import calls
 from outbox.providers.base import Accepted, Message, OutcomeUnknown, Unavailable
+from smsportal import calls
 from tests.outbox.gateway import CERTIFICATE, CHUNKED, YES, Gateway, make, outcome, reset, send
 
 

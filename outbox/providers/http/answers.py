@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from outbox.providers.base import as_id
-from outbox.providers.calls import Answer
+from smsportal.calls import Answer
 
 MISSING = object()  # what a pointer gives that leads nowhere; JSON's null is a value
 _ESCAPES = re.compile(r"~(?![01])")

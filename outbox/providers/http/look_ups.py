@@ -6,11 +6,11 @@ from typing import Any
 import requests
 
 from outbox.providers.base import DeliveryReceipt, Inquiry, NeverReceived
-from outbox.providers.calls import Answer
 from outbox.providers.http import request
 from outbox.providers.http.answers import MISSING, Rule, read_json, read_rules
 from outbox.providers.http.receipts import Callbacks
 from outbox.providers.http.request import RequestTemplate
+from smsportal.calls import Answer
 
 KNOWN = {*request.KNOWN, "found", "never_received", "answer", "after_s", "never_received_after_s"}
 FOUND = {"status": [200]}

@@ -21,6 +21,7 @@ import ssl
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any, cast
 
 import urllib3
@@ -39,10 +40,13 @@ class TooLongError(Exception):
 class Evidence:
     """What is known of the call that this thread is in."""
 
-    def __init__(self, seconds: float, *, reuse: bool) -> None:
+    def __init__(
+        self, seconds: float, *, reuse: bool, may_connect: Callable[[str], bool] = lambda address: True
+    ) -> None:
         self.seconds = seconds
         self.deadline = time.monotonic() + seconds
         self.reuse = reuse
+        self.may_connect = may_connect
         self.securing = False  # connected, and no further than the TLS handshake
         self.handed_over = False  # from here on the message may have been taken
         self.trouble = ""  # why no connection came about, in words that hold nothing of the message
@@ -169,8 +173,10 @@ class _Bounded(HTTPConnection):
     def _new_conn(self) -> socket.socket:
         call = _call()
         call.trouble = "its name could not be resolved"
-        addresses = _look_up(self._dns_host, self.port)
-        call.trouble = "it could not be connected to"
+        found = _look_up(self._dns_host, self.port)
+        # Asked of the very addresses that are connected to: a name may lead elsewhere the next time it is asked.
+        addresses = [one for one in found if call.may_connect(one[4][0])]
+        call.trouble = "it could not be connected to" if addresses else "its name leads to an address of no public host"
         failure: Exception = OSError("no address")
         for position, (family, kind, protocol, _, address) in enumerate(addresses):
             sock = None
