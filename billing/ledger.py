@@ -6,6 +6,7 @@ from decimal import Decimal
 
 from django.db import IntegrityError, connection, transaction
 
+from billing import low_balance
 from billing.exceptions import AlreadySettled, InsufficientBalance, NoSuchHold
 from billing.models import Account, Posting
 from smsportal.models import User, uuid7
@@ -118,9 +119,27 @@ def _settle_account(account_id: int, endings: list[tuple[Posting, Kind]]) -> Non
 def _post(
     account: Account, kind: Kind, amount: Decimal, reference: str, reason: str = "", by: User | None = None
 ) -> Posting:
-    """Change the account and write the line, in one statement that does both or, for want of money, neither."""
-    balance_change, held_change = (sign * amount for sign in EFFECT[kind])
-    spent = held_change - balance_change
+    """Change the account and write the line, and see whether the money is low now. Raises InsufficientBalance."""
+    with transaction.atomic(savepoint=False):
+        posting = _write(account, kind, amount, reference, reason, by)
+        if posting is not None:
+            low_balance.watch(account, posting)
+    if posting is None:
+        account.refresh_from_db()
+        raise InsufficientBalance(_spent(kind, amount), account.available(), account.currency)
+    return posting
+
+
+def _spent(kind: Kind, amount: Decimal) -> Decimal:
+    """By how much it lowers what is available."""
+    balance, held = EFFECT[kind]
+    return (held - balance) * amount
+
+
+def _write(
+    account: Account, kind: Kind, amount: Decimal, reference: str, reason: str, by: User | None
+) -> Posting | None:
+    """One statement that changes the account and writes the line or, for want of money, does neither."""
     written = Posting.objects.raw(
         """
         WITH account AS (
@@ -136,9 +155,9 @@ def _post(
         """,
         {
             "account": account.pk,
-            "balance": balance_change,
-            "held": held_change,
-            "spent": spent,
+            "balance": EFFECT[kind][0] * amount,
+            "held": EFFECT[kind][1] * amount,
+            "spent": _spent(kind, amount),
             "kind": kind.value,
             "amount": amount,
             "reference": reference,
@@ -146,8 +165,4 @@ def _post(
             "by": by and by.pk,
         },
     )
-    posting = next(iter(written), None)
-    if posting is None:
-        account.refresh_from_db()
-        raise InsufficientBalance(spent, account.available(), account.currency)
-    return posting
+    return next(iter(written), None)

@@ -52,6 +52,11 @@ class Account(models.Model):
     def __str__(self) -> str:
         return self.user.get_username()
 
+    def threshold(self) -> Decimal:
+        """At or below which the available money is low."""
+        own = self.low_balance_threshold
+        return Decimal(settings.SMS_LOW_BALANCE_THRESHOLD) if own is None else own
+
     def available(self) -> Decimal:
         """What can be spent now, credit included."""
         return self.balance - self.held + self.credit_limit

@@ -1,8 +1,5 @@
 """Money as the API writes it. The API's own names live only here."""
 
-from decimal import Decimal
-
-from django.conf import settings
 from rest_framework import serializers
 
 from billing import pricing
@@ -34,8 +31,7 @@ class BalanceSerializer(serializers.ModelSerializer):
         return max(0, int(account.available() // price.price_per_segment))
 
     def get_lowBalanceThreshold(self, account: Account) -> float:
-        own = account.low_balance_threshold
-        return float(Decimal(settings.SMS_LOW_BALANCE_THRESHOLD) if own is None else own)
+        return float(account.threshold())
 
 
 class PostingSerializer(serializers.ModelSerializer):

@@ -21,12 +21,15 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
-from outbox import circuits, idempotency, look_ups, outcomes, receipts, routing, workers
+from outbox import circuits, idempotency, look_ups, notices, outcomes, receipts, routing, workers
 from outbox.models import Attempt, Outbox, ProviderState
 from outbox.outcomes import Result
 from outbox.providers import get_provider
 from outbox.providers.base import Accepted, DeliveryReceipt, Message, OutcomeUnknown, ProviderError, Unavailable
+from smsportal import emails
+from smsportal.chores import Chores
 from smsportal.exceptions import DomainError
+from smsportal.webhooks import deliveries
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +148,7 @@ class Dispatcher:
         self._calls: dict[Future[Result], Claim] = {}  # under way, or not yet settled
         self._locked_until: dict[uuid.UUID, float] = {}  # users whose account somebody else keeps locked
         self._receipts: deque[tuple[str, DeliveryReceipt]] = deque()  # collected, not yet applied
-        self._look_ups = look_ups.LookUps()
+        self._chores = Chores(look_ups.CHORE, deliveries.CHORE, emails.CHORE)
         self._heartbeat = workers.Heartbeat()
         self._tally = circuits.Tally()
         self._sweep_at = self._purge_at = 0.0
@@ -155,7 +158,7 @@ class Dispatcher:
 
     def run(self, *, once: bool = False) -> None:
         """Work until stop(); with `once`, until nothing is due that may go out, and nothing under way."""
-        places = (self.concurrency + look_ups.PLACES) * len(settings.SMS_PROVIDERS)
+        places = self.concurrency * len(settings.SMS_PROVIDERS) + self._chores.places
         with ThreadPoolExecutor(places, thread_name_prefix="call") as pool:
             while True:
                 try:
@@ -239,7 +242,7 @@ class Dispatcher:
         while self._receipts:
             receipts.apply(*self._receipts[0])
             self._receipts.popleft()
-        self._look_ups.finish()
+        self._chores.finish()
         self._heartbeat.beat(len(self._calls))
         now = time.monotonic()
         if now >= self._sweep_at:
@@ -247,12 +250,13 @@ class Dispatcher:
             for sweep in (outcomes.end_leases, outcomes.expire, outcomes.end_unknown, routing.reclaim, routing.divert):
                 if swept := sweep():
                     logger.info("%s: %d", sweep.__name__, swept)
-            outcomes.watch_unknown()
+            notices.watch_unknown()
             if not self.stopping:
-                self._look_ups.begin(pool)
+                self._chores.begin(pool)
         if now >= self._purge_at:
             self._purge_at = now + PURGE_S
             idempotency.purge()
+            deliveries.purge()
 
     def _rest(self, *, busy: bool) -> None:
         """Wait until a call ends or it is time to look again; not at all while there is work and room for it."""

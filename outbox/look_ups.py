@@ -7,7 +7,6 @@ never received fails, and its money is given back.
 
 import contextlib
 import logging
-from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
@@ -21,12 +20,13 @@ from outbox.exceptions import NotUnknown
 from outbox.models import Attempt, Outbox, ProviderState
 from outbox.providers import get_provider
 from outbox.providers.base import DeliveryReceipt, Inquiry, NeverReceived, ProviderError
-from smsportal.exceptions import DomainError
+from smsportal.chores import Chore
 from smsportal.instants import database_now
 
 logger = logging.getLogger(__name__)
 
-PLACES = 4  # look-ups at once at each provider, in one process
+PLACES = 8  # look-ups at once in one process
+PLACES_OF_ONE = 4  # of them at one provider
 LONGEST_PAUSE = timedelta(hours=1)
 NOT_SENT_DETAILS = "The provider says that it never received the message. Your money was given back."
 
@@ -43,8 +43,20 @@ class LookUp:
     inquiry: Inquiry
 
 
+def claim(under_way: list[LookUp]) -> list[LookUp]:
+    """Take what is due at each provider that can be asked and is not paused, as far as there are places."""
+    paused = ProviderState.paused()
+    claimed: list[LookUp] = []
+    for provider in settings.SMS_PROVIDERS:
+        asked = sum(look_up.provider == provider for look_up in under_way)
+        free = min(PLACES_OF_ONE - asked, PLACES - len(under_way) - len(claimed))
+        if get_provider(provider).look_up_after_s is not None and provider not in paused and free > 0:
+            claimed += claim_at(provider, free)
+    return claimed
+
+
 @transaction.atomic
-def claim(provider: str, limit: int) -> list[LookUp]:
+def claim_at(provider: str, limit: int) -> list[LookUp]:
     """Take up to `limit` attempts that are due to be asked about."""
     now = database_now()
     first = timedelta(seconds=get_provider(provider).look_up_after_s or outcomes.FIRST_LOOK_UP_S)
@@ -96,27 +108,4 @@ def apply(look_up: LookUp, finding: Finding) -> None:
                 )
 
 
-class LookUps:
-    """Those of one worker. The thread that talks to the database begins them, and applies what they found."""
-
-    def __init__(self) -> None:
-        self._under_way: dict[Future[Finding], LookUp] = {}
-
-    def begin(self, pool: Executor) -> None:
-        """Ask each provider that can be asked and is not paused, as far as there are places."""
-        paused = ProviderState.paused()
-        for provider in settings.SMS_PROVIDERS:
-            asked = sum(look_up.provider == provider for look_up in self._under_way.values())
-            if get_provider(provider).look_up_after_s is None or provider in paused or asked >= PLACES:
-                continue
-            for look_up in claim(provider, PLACES - asked):
-                self._under_way[pool.submit(ask, look_up)] = look_up
-
-    def finish(self) -> None:
-        """Apply what was found since. What cannot be applied is asked about again when it is due."""
-        for future in [future for future in self._under_way if future.done()]:
-            look_up = self._under_way.pop(future)
-            try:
-                apply(look_up, future.result())
-            except DomainError:
-                logger.exception("outbox %s cannot be settled: see audit", look_up.outbox_id)
+CHORE = Chore("look-ups", PLACES, claim, ask, apply)

@@ -18,14 +18,16 @@ from django.db.models import QuerySet
 from django.db.models.functions import Coalesce, Now
 
 from billing import ledger
-from outbox import receipts, routing  # receipts settle outcomes, and an outcome makes known whose receipts some were
+from outbox import (  # receipts settle outcomes, and an outcome makes known whose receipts some were
+    notices,
+    receipts,
+    routing,
+)
 from outbox.exceptions import NotUnknown
 from outbox.models import PROVIDER_PAUSED, Attempt, Outbox
 from outbox.providers import get_provider
 from outbox.providers.base import Accepted, OutcomeUnknown, ProviderError, Rejected, Unavailable
-from smsportal import notices
 from smsportal.exceptions import DomainError
-from smsportal.models import Notice
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +42,6 @@ UNKNOWN_DETAILS = (
     " It is not sent again by itself, and must not be sent in another way either. A delivery receipt, the provider or"
     " the operator will settle it; if nothing does by {until}, it fails and its money is given back. Cause: {cause}"
 )
-UNKNOWN_NOTICE = (
-    "Of some messages it has been unknown for over an hour whether they were sent. Ask the provider, and settle them"
-    " under “Unknown outcomes”: until then their money stays held."
-)
-UNKNOWN_IS_LATE = timedelta(hours=1)
 MAX_BACKOFF_S = 300
 FIRST_LOOK_UP_S = 30.0  # after an outcome has become unknown, unless its provider says otherwise
 SWEEP_BATCH = 500
@@ -105,6 +102,8 @@ def write(endings: list[Ending]) -> None:
         captured=[attempt.hold_reference for _, attempt, _ in accepted],
         released=[attempt.hold_reference for _, attempt, _ in unsent],
     )
+    notices.sent(entry for entry, _, _ in accepted)
+    notices.failed(entry for entry, _, _ in unsent)
 
 
 @transaction.atomic
@@ -253,15 +252,6 @@ def end_unknown() -> int:
     )
 
 
-def watch_unknown() -> None:
-    """Tell the staff while outcomes stay unknown for so long that no receipt is likely to come."""
-    late = Outbox.objects.filter(outcome=Outbox.Outcome.UNKNOWN, last_attempt_at__lt=Now() - UNKNOWN_IS_LATE)
-    if late.exists():
-        notices.tell_staff("unknown", "outcomes", UNKNOWN_NOTICE, Notice.Level.WARNING)
-    else:
-        notices.end_for_staff("unknown", "outcomes")
-
-
 def _give_up(doomed: QuerySet[Outbox], **reason: str) -> int:
     """Fail the doomed; one whose money the books know otherwise is left alone, for the audit to name."""
     ids = list(doomed.values_list("pk", flat=True)[:SWEEP_BATCH])
@@ -288,6 +278,7 @@ def _give_up_these(doomed: QuerySet[Outbox], ids: list[UUID], reason: dict[str, 
     )
     Attempt.objects.filter(outbox__in=entries, look_up_at__isnull=False).update(look_up_at=None)
     ledger.settle(released=[entry.hold_reference for entry in entries.values()])
+    notices.failed(entries.values())
     return len(entries)
 
 

@@ -17,7 +17,7 @@ from django.db import connection, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Now
 
-from outbox import outcomes
+from outbox import notices, outcomes
 from outbox.models import Attempt, Outbox, Receipt
 from outbox.providers.base import Accepted, DeliveryReceipt
 from smsportal.conflicts import repeated_on_conflict
@@ -160,6 +160,10 @@ def _advance(entry: Outbox, provider: str, receipt: DeliveryReceipt, *, orphan: 
     changes = _delivery_changes(entry, receipt) if certain or receipt.status == "delivered" else {}
     if changes and entry.status != Status.PENDING:
         Outbox.objects.filter(pk=entry.pk).update(**changes)
+        if receipt.status == "delivered":
+            notices.delivered(entry)
+        else:
+            notices.failed([entry])
         return Effect.APPLIED
     if settles:
         return Effect.APPLIED

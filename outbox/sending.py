@@ -13,7 +13,7 @@ from django.db.models import F
 from billing import ledger, pricing
 from billing.exceptions import InsufficientBalance
 from billing.models import Account, Price
-from outbox import idempotency, routing, segments, validation
+from outbox import idempotency, notices, routing, segments, validation
 from outbox.exceptions import (
     InFlight,
     MaxTotalCostExceeded,
@@ -86,7 +86,7 @@ def check(user: User, **draft: Unpack[Draft]) -> tuple[Outbox, Quote]:
         id=outbox_id,
         user=user,
         message_id=str(outbox_id) if message_id is None else message_id,
-        max_retries=_retries_allowed(user),
+        max_retries=user.retries_allowed(),
         priority=draft.get("priority", Outbox.Priority.NORMAL),
     )
     _fill(entry, draft)
@@ -242,6 +242,7 @@ def resend(entry: Outbox, *, request: idempotency.Request | None = None) -> Outb
                 _refuse_resend(entry)
                 raise InFlight("Another request sent it again in the meantime, and it failed again: look at it first.")
             ledger.hold(quoted.account, entry.total_cost, entry.hold_reference)
+            notices.sent_again(entry)
     except InsufficientBalance as error:
         entry.refresh_from_db()
         raise NotPaid(error.message, entry, **error.members) from error
@@ -281,8 +282,3 @@ def _refuse_repeated_message_id(user: User, message_id: str, request: idempotenc
     first = Outbox.objects.filter(user=user, message_id=message_id).first()
     if first is not None:
         request.refuse(first, first.request_fingerprint, "messageId")
-
-
-def _retries_allowed(user: User) -> int:
-    limit: int = settings.SMS_MAX_RETRIES
-    return limit if user.max_retries is None else min(user.max_retries, limit)

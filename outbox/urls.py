@@ -4,6 +4,7 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 
 from outbox import callbacks, monitoring, pages, views
+from outbox.alerts import views as alerts
 
 api = [
     path("send", views.SendView.as_view(), name="send"),
@@ -26,6 +27,9 @@ html = [
 urlpatterns = [
     path("", include((html, "outbox"))),
     path("api/sms/", include((api, "outbox-api"))),
+    path("api/alerts/settings", alerts.AlertSettingsView.as_view(), name="alert-settings"),
+    path("api/alerts", alerts.AlertsView.as_view(), name="alerts"),
+    path("api/alerts/<str:alertId>/read", alerts.ReadAlertView.as_view(), name="read-alert"),
     path("readyz", monitoring.readyz),
     path("metrics", monitoring.metrics),
     path("api/providers/<str:provider>/receipts/<str:token>", callbacks.receive, name="receipts"),

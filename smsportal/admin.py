@@ -19,6 +19,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from smsportal.log_admin import LogAdmin, note
 from smsportal.models import ApiKey, Notice, User
+from smsportal.webhooks import admin as webhooks_admin  # noqa: F401  # registers theirs
 
 admin.site.site_header = admin.site.site_title = "SMS Portal"
 admin.site.index_title = "Administration"

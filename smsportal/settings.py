@@ -194,6 +194,12 @@ SMS_VALIDITY_MINUTES = env.int("SMS_VALIDITY_MINUTES", default=1440)
 SMS_UNKNOWN_AFTER_HOURS = env.int("SMS_UNKNOWN_AFTER_HOURS", default=72)
 SMS_LOW_BALANCE_THRESHOLD = env.str("SMS_LOW_BALANCE_THRESHOLD", default="10")
 
+# --- telling people and their apps ------------------------------------------------------------------------------------
+vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
+DEFAULT_FROM_EMAIL = env.str("EMAIL_FROM", default="sms-portal@localhost")
+# For trying webhooks on one machine; elsewhere strangers would have us call what is ours.
+WEBHOOKS_TO_PRIVATE_ADDRESSES = env.bool("WEBHOOKS_TO_PRIVATE_ADDRESSES", default=False)
+
 METRICS_TOKEN = env.str("METRICS_TOKEN", default="")
 
 LOGGING = {

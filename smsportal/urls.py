@@ -21,6 +21,7 @@ urlpatterns = [
     path("healthz", healthz),
     path("", include("outbox.urls")),
     path("", include("billing.urls")),
+    path("", include("smsportal.webhooks.urls")),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs", SpectacularSwaggerSplitView.as_view(), name="docs"),
     path("api/errors", TemplateView.as_view(template_name="api_errors.html", extra_context={"kinds": KINDS})),

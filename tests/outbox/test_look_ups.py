@@ -47,7 +47,7 @@ def age(entry, seconds):
 
 def ask_once(entry, seconds=60):
     age(entry, seconds)
-    (one,) = look_ups.claim("locmem", 10)
+    (one,) = look_ups.claim_at("locmem", 10)
     look_ups.apply(one, look_ups.ask(one))
     entry.refresh_from_db()
     return entry.status, entry.outcome, entry.delivery_status, entry.charge_status
@@ -99,12 +99,12 @@ def test_a_settled_message_is_asked_about_no_more(entry, answers):
 
     age(entry, 60)
 
-    assert look_ups.claim("locmem", 10) == []
+    assert look_ups.claim_at("locmem", 10) == []
 
 
 def test_a_late_answer_to_a_look_up_changes_nothing_twice(entry, answers):
     age(entry, 700)
-    (one,) = look_ups.claim("locmem", 10)
+    (one,) = look_ups.claim_at("locmem", 10)
     receipts.apply("locmem", DeliveryReceipt("delivered", str(entry.pk)))
 
     look_ups.apply(one, NeverReceived())
@@ -126,7 +126,7 @@ def test_two_workers_do_not_ask_about_the_same_message_at_once(account, answers)
     for number in range(5):
         age(unknown_message(account, message_id=f"m{number}"), 60)
 
-    claimed = at_once(4, lambda _: look_ups.claim("locmem", 10))
+    claimed = at_once(4, lambda _: look_ups.claim_at("locmem", 10))
 
     assert sorted(one.outbox_id for part in claimed for one in part) == sorted(
         Outbox.objects.values_list("pk", flat=True)
@@ -177,7 +177,7 @@ def test_a_message_that_was_sent_again_is_not_settled_by_what_became_of_its_firs
     answers.says = DeliveryReceipt("in_transit")
     Attempt.objects.filter(outbox=again, number=2).update(look_up_at=Now())
 
-    (one,) = look_ups.claim("locmem", 10)
+    (one,) = look_ups.claim_at("locmem", 10)
     look_ups.apply(one, look_ups.ask(one))
 
     again.refresh_from_db()

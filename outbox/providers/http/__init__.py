@@ -22,13 +22,14 @@ from outbox.providers.base import (
     Rejected,
     Unavailable,
 )
-from outbox.providers.calls import Answer, Caller
+from outbox.providers.calls import Caller
 from outbox.providers.http import request
 from outbox.providers.http.answers import IdFinder, Rule, read_json, read_rules, retry_after
 from outbox.providers.http.look_ups import StatusQuery
 from outbox.providers.http.receipts import Callbacks
 from outbox.providers.http.request import RequestTemplate
 from outbox.providers.http.templates import PLACEHOLDERS, values_of
+from smsportal.calls import Answer
 
 KNOWN = {
     *request.KNOWN,

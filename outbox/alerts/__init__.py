@@ -1,0 +1,1 @@
+"""Alerts: what a user is told, how, and from when on."""

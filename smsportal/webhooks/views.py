@@ -1,0 +1,174 @@
+"""The API of webhooks: where a user's apps are told of events, and what became of each telling."""
+
+import uuid
+from typing import Any
+
+from django.db.models import QuerySet
+from django.http import Http404
+from drf_spectacular.utils import extend_schema
+from rest_framework import status
+from rest_framework.exceptions import ValidationError
+from rest_framework.generics import GenericAPIView
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from smsportal.api.authentication import caller
+from smsportal.api.pagination import KeysetPagination
+from smsportal.api.schema import problems
+from smsportal.models import WebhookDelivery, WebhookEndpoint
+from smsportal.webhooks import deliveries, events
+from smsportal.webhooks.serializers import (
+    EVENTS,
+    CreateWebhookSerializer,
+    DeliveryPageSerializer,
+    DeliverySerializer,
+    NewWebhookSerializer,
+    WebhookSerializer,
+    WebhooksSerializer,
+)
+
+MAX_ENDPOINTS = 10
+
+
+def endpoint_or_404(request: Request, webhook_id: str) -> WebhookEndpoint:
+    """The caller's endpoint; another's is as unknown as one that does not exist."""
+    try:
+        return caller(request).webhook_endpoints.get(pk=uuid.UUID(webhook_id))
+    except (ValueError, WebhookEndpoint.DoesNotExist):
+        raise Http404 from None
+
+
+class WebhooksView(APIView):
+    """All of a user's endpoints."""
+
+    @extend_schema(
+        operation_id="listWebhooks", summary="List webhooks", responses={200: WebhooksSerializer, **problems()}
+    )
+    def get(self, request: Request) -> Response:
+        """Your endpoints, the oldest first."""
+        found = caller(request).webhook_endpoints.order_by("pk")
+        return Response({"results": WebhookSerializer(found, many=True).data})
+
+    @extend_schema(
+        operation_id="createWebhook",
+        summary="Add a webhook",
+        request=CreateWebhookSerializer,
+        responses={201: NewWebhookSerializer, **problems("invalid", "unsupported_media_type", "body_too_large")},
+    )
+    def post(self, request: Request) -> Response:
+        """Have an address told of events, signed as Standard Webhooks has it (headers `webhook-id`,
+        `webhook-timestamp`, `webhook-signature`). Answer 2xx within 10 seconds; anything else is tried again for
+        three days, and 410 disables the webhook.
+        """
+        serializer = CreateWebhookSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        if caller(request).webhook_endpoints.count() >= MAX_ENDPOINTS:
+            raise ValidationError({"url": f"You have {MAX_ENDPOINTS} webhooks; remove one first."}, code="too_many")
+        endpoint = create(caller(request), **serializer.validated_data)
+        return Response(NewWebhookSerializer(endpoint).data, status=status.HTTP_201_CREATED)
+
+
+def create(user: Any, url: str, events: list[str] | None = None) -> WebhookEndpoint:
+    """A new endpoint of the user's, with a secret of its own."""
+    chosen = [event for event in EVENTS if events is None or event in events]
+    endpoint = WebhookEndpoint.objects.create(user=user, url=url, events=chosen, secret=WebhookEndpoint.new_secret())
+    endpoint.refresh_from_db()
+    return endpoint
+
+
+class WebhookView(APIView):
+    """One endpoint."""
+
+    @extend_schema(
+        operation_id="getWebhook", summary="Read a webhook", responses={200: WebhookSerializer, **problems("not_found")}
+    )
+    def get(self, request: Request, webhookId: str) -> Response:
+        """One of your endpoints."""
+        return Response(WebhookSerializer(endpoint_or_404(request, webhookId)).data)
+
+    @extend_schema(
+        operation_id="deleteWebhook", summary="Remove a webhook", responses={204: None, **problems("not_found")}
+    )
+    def delete(self, request: Request, webhookId: str) -> Response:
+        """Tell this address nothing more; what waits for it is forgotten, and so is the log of its deliveries."""
+        endpoint_or_404(request, webhookId).delete()
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class EnableWebhookView(APIView):
+    """Call it again."""
+
+    @extend_schema(
+        operation_id="enableWebhook",
+        summary="Enable a webhook again",
+        request=None,
+        responses={200: WebhookSerializer, **problems("not_found")},
+    )
+    def post(self, request: Request, webhookId: str) -> Response:
+        """After it was disabled: what waits for it is told too."""
+        endpoint = endpoint_or_404(request, webhookId)
+        deliveries.enable(endpoint)
+        endpoint.refresh_from_db()
+        return Response(WebhookSerializer(endpoint).data)
+
+
+class TestWebhookView(APIView):
+    """Try it."""
+
+    @extend_schema(
+        operation_id="testWebhook",
+        summary="Send a test event",
+        request=None,
+        responses={201: DeliverySerializer, **problems("not_found")},
+    )
+    def post(self, request: Request, webhookId: str) -> Response:
+        """Queue an event of type `test` for it."""
+        delivery = events.record_test(endpoint_or_404(request, webhookId))
+        delivery.refresh_from_db()
+        return Response(DeliverySerializer(delivery).data, status=status.HTTP_201_CREATED)
+
+
+class DeliveriesView(GenericAPIView):
+    """What became of telling."""
+
+    serializer_class = DeliverySerializer
+    queryset = WebhookDelivery.objects.none()
+    filter_backends = ()
+
+    def get_queryset(self) -> QuerySet[WebhookDelivery]:
+        if getattr(self, "swagger_fake_view", False):
+            return super().get_queryset()
+        return endpoint_or_404(self.request, self.kwargs["webhookId"]).deliveries.all()
+
+    @extend_schema(
+        operation_id="listWebhookDeliveries",
+        summary="List the deliveries of a webhook",
+        parameters=KeysetPagination.parameters(),
+        filters=False,
+        responses={200: DeliveryPageSerializer, **problems("invalid", "not_found")},
+    )
+    def get(self, request: Request, webhookId: str) -> Response:
+        """The events for this webhook of the last 30 days, newest first."""
+        page = self.paginate_queryset(self.get_queryset())
+        return self.get_paginated_response(self.get_serializer(page, many=True).data)
+
+
+class ReplayView(APIView):
+    """Tell it once more."""
+
+    @extend_schema(
+        operation_id="replayWebhookDelivery",
+        summary="Send an event again",
+        request=None,
+        responses={200: DeliverySerializer, **problems("not_found")},
+    )
+    def post(self, request: Request, webhookId: str, deliveryId: str) -> Response:
+        """Queue the same event, with the same id, once more."""
+        try:
+            delivery = endpoint_or_404(request, webhookId).deliveries.get(pk=uuid.UUID(deliveryId))
+        except (ValueError, WebhookDelivery.DoesNotExist):
+            raise Http404 from None
+        deliveries.replay(delivery)
+        delivery.refresh_from_db()
+        return Response(DeliverySerializer(delivery).data)
