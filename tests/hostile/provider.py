@@ -228,7 +228,13 @@ REFUSED: dict[str, Answer] = {
     "lost-reset": reset,
 }
 
-MODES = TOOK_IT | REFUSED
+# It takes the message, and says in so many words that it did not. No caller can tell; the message comes again.
+LIES: dict[str, Answer] = {
+    "taken-429": partial(throttle, form="absent"),
+    "taken-503": partial(throttle, form="absent", status=503),
+}
+
+MODES = TOOK_IT | REFUSED | LIES
 
 
 # --- receipts ---------------------------------------------------------------------------------------------------------
