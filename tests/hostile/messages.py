@@ -1,7 +1,5 @@
 """A message for the misbehaving provider, and what has become of it and its money."""
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 from billing.models import Account, Posting
@@ -36,11 +34,3 @@ def endings(entry: Outbox) -> list[str]:
     """How its holds have ended: capture, release."""
     postings = Posting.objects.filter(reference__startswith=f"{entry.pk}/").exclude(kind="hold")
     return list(postings.order_by("pk").values_list("kind", flat=True))
-
-
-def until(holds: Callable[[], object], seconds: float = 60) -> None:
-    """Wait for what another process does."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)

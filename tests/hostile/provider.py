@@ -11,7 +11,9 @@ The journal has a line {"reference", "to", "text", "mode", "id"} for each messag
 anything is answered or a receipt sent; what was refused has none. It goes on where an earlier process has ended.
 
 POST /control/receipts {"manner", "references"} sends receipts for what is in the journal (references null: for all of
-it) and answers with the HTTP status that each of them met.
+it) and answers with the HTTP status that each of them met. POST /control/flood {"manner", "per_second", "seconds"}
+sends them at that rate over 64 connections, going through the journal again and again, and answers with a list of
+[status, seconds since its time came].
 """
 
 import argparse
@@ -39,6 +41,7 @@ Document = dict[str, Any]
 MEGABYTE = 1_000_000
 LATEST_RECEIPT_S = 1.0  # after the answer
 POSTS_AT_ONCE = 16
+FLOOD_LINES = 64
 
 
 @dataclass(frozen=True)
@@ -305,6 +308,8 @@ class Server:
                 target, body = request
                 if target == "/control/receipts":
                     writer.write(http(200, json.dumps(await self._post_all(**json.loads(body)))))
+                elif target == "/control/flood":
+                    writer.write(http(200, json.dumps(await self._flood(**json.loads(body)))))
                 elif not await self._meet(json.loads(body), reader, writer):
                     break
         writer.close()
@@ -351,14 +356,36 @@ class Server:
             for status in statuses
         ]
 
+    async def _flood(self, manner: str, per_second: float, seconds: float) -> list[tuple[int, float]]:
+        begun = time.monotonic()
+        numbers = iter(range(int(per_second * seconds)))
+        posts: list[tuple[int, float]] = []
+
+        async def post_in_turn() -> None:
+            with contextlib.closing(Line()) as line:
+                for number in numbers:
+                    due = begun + number / per_second
+                    await asyncio.sleep(due - time.monotonic())
+                    entry = self.journal.entries[number % len(self.journal.entries)]
+                    for receipt in _receipts(manner, entry, self._address(entry)):
+                        posts.append((await line.post(*receipt), time.monotonic() - due))  # noqa: PERF401
+
+        await asyncio.gather(*(post_in_turn() for _ in range(FLOOD_LINES)))
+        return posts
+
+    def _address(self, entry: Document) -> str:
+        """Where the receipts of a message go, or ""."""
+        reference = entry["reference"]
+        return self._receipts.format(reference=reference) or self._addresses.get(reference, "")
+
     async def _post(self, manner: str, entry: Document, after_s: float = 0) -> list[int]:
         """Send the receipts for a message, one after the other; returns their HTTP statuses, 0 for none."""
-        url = self._receipts.format(reference=entry["reference"]) or self._addresses.get(entry["reference"])
-        if not url:
+        if not (url := self._address(entry)):
             return []
         await asyncio.sleep(after_s)
         async with self._posts:
-            return [await _post(*receipt) for receipt in _receipts(manner, entry, url)]
+            with contextlib.closing(Line()) as line:
+                return [await line.post(*receipt) for receipt in _receipts(manner, entry, url)]
 
 
 def _split(mode: str) -> tuple[str, str]:
@@ -371,7 +398,7 @@ def _split(mode: str) -> tuple[str, str]:
 
 
 async def _read(reader: asyncio.StreamReader) -> tuple[str, bytes] | None:
-    """The target and body of the next request, or None when the connection ends."""
+    """A request's target, or an answer's status, and the body; None when the connection has ended."""
     if not (line := await reader.readline()):
         return None
     length = 0
@@ -382,17 +409,30 @@ async def _read(reader: asyncio.StreamReader) -> tuple[str, bytes] | None:
     return line.split()[1].decode(), await reader.readexactly(length)
 
 
-async def _post(url: str, document: Document) -> int:
-    """POST a document; the HTTP status, 0 when there was none."""
-    to, body = urlsplit(url), json.dumps(document).encode()
-    head = f"POST {to.path}?{to.query} HTTP/1.1\r\nHost: {to.netloc}\r\nContent-Type: application/json\r\n"
-    try:
-        reader, writer = await asyncio.open_connection(to.hostname, to.port)
-        with contextlib.closing(writer):
-            writer.write(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
-            return int((await reader.readline()).split()[1])
-    except (OSError, IndexError):
-        return 0
+class Line:
+    """A connection for receipts, kept for the next one."""
+
+    def __init__(self) -> None:
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def post(self, url: str, document: Document) -> int:
+        """POST a document; the HTTP status, 0 when there was none."""
+        to, body = urlsplit(url), json.dumps(document).encode()
+        head = f"POST {to.path}?{to.query} HTTP/1.1\r\nHost: {to.netloc}\r\nContent-Type: application/json\r\n"
+        try:
+            reader, writer = self._streams = self._streams or await asyncio.open_connection(to.hostname, to.port)
+            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            answer = await _read(reader)
+        except (OSError, EOFError):
+            answer = None
+        if answer is None:
+            self.close()
+        return int(answer[0]) if answer else 0
+
+    def close(self) -> None:
+        if self._streams:
+            self._streams[1].close()
+        self._streams = None
 
 
 async def run(port: int, server: Server) -> None:

@@ -36,10 +36,16 @@ class Running:
 
     def send_receipts(self, manner: str = "late", references: list[str] | None = None) -> list[int]:
         """Let it send receipts for these messages in its journal, or all; the HTTP status that each one met."""
-        address = f"http://127.0.0.1:{self.port}/control/receipts"
-        answer = requests.post(address, json={"manner": manner, "references": references}, timeout=120)
-        statuses: list[int] = answer.json()
+        statuses: list[int] = self._control("receipts", manner=manner, references=references)
         return statuses
+
+    def flood(self, manner: str, per_second: float, seconds: float) -> list[tuple[int, float]]:
+        """Let it send receipts at this rate, again and again for what it has taken: their HTTP statuses and seconds."""
+        posts: list[tuple[int, float]] = self._control("flood", manner=manner, per_second=per_second, seconds=seconds)
+        return posts
+
+    def _control(self, what: str, **given: Any) -> Any:
+        return requests.post(f"http://127.0.0.1:{self.port}/control/{what}", json=given, timeout=300).json()
 
     def settings(self, **options: Any) -> dict[str, Any]:
         """SMS_PROVIDERS with this provider alone, its OPTIONS changed."""

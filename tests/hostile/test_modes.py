@@ -11,9 +11,10 @@ from billing import ledger
 from outbox import audit, outcomes
 from outbox.dispatch import call, claim
 from outbox.models import Attempt, Outbox, Receipt
-from tests.hostile.messages import DELIVERED, PENDING, SENT, UNKNOWN, endings, send, state, until, work
+from tests.hostile.messages import DELIVERED, PENDING, SENT, UNKNOWN, endings, send, state, work
 from tests.hostile.provider import LIES, TOOK_IT
 from tests.hostile.running import running_provider
+from tests.threads import until
 
 SAYS_SO = ["accept", "slow", "same-id", "twice"]
 MISBEHAVES = [mode for mode in TOOK_IT if mode not in SAYS_SO]
