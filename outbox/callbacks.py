@@ -9,11 +9,15 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
 
 from outbox import receipts
+from outbox.gathering import Gathering
 from outbox.providers import get_provider
 from outbox.providers.base import ReceiptRefused
 from smsportal.api.problems import problem_response
 
 logger = logging.getLogger(__name__)
+
+# A flood of receipts, as after a campaign, must leave room for everybody else.
+apply_with_others = Gathering(receipts.apply_together)
 
 
 @csrf_exempt
@@ -30,5 +34,6 @@ def receive(request: HttpRequest, provider: str, token: str) -> HttpResponseBase
     except ReceiptRefused as refusal:
         logger.warning("provider %s: receipt refused: %s", provider, refusal)
         return problem_response("invalid" if refusal.authentic else "forbidden")
-    receipts.apply(provider, receipt)
+    if not apply_with_others((provider, receipt)):
+        receipts.apply(provider, receipt)
     return HttpResponse()

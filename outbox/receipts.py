@@ -8,13 +8,13 @@ the answer, however late, or by another receipt. Whatever the order, the end is 
 """
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from operator import or_
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery, prefetch_related_objects
 from django.db.models.functions import Now
 
 from outbox import notices, outcomes
@@ -41,7 +41,33 @@ def _apply(provider: str, receipt: DeliveryReceipt) -> Receipt | None:
     entry = _locked_entry(provider, receipt)
     if entry is None:
         return None
-    return _store(provider, receipt, _advance(entry, provider, receipt), entry.pk)
+    kept = _stored(provider, receipt, _advance(entry, provider, receipt), entry.pk)
+    kept.save()
+    return kept
+
+
+@transaction.atomic
+def apply_together(batch: Sequence[tuple[str, DeliveryReceipt]]) -> list[bool]:
+    """Apply and store, in a few statements for all, those that tell how the delivery of a sent message went.
+
+    batch: each with its provider's name. Returns which of them are done; the others want apply(), since they settle an
+    outcome, fit no reference, or are about a message that somebody has locked or that is in the batch already.
+    """
+    asked = {outbox_id for _, receipt in batch if (outbox_id := _uuid(receipt.reference)) is not None}
+    # Nobody is waited for, and no account is touched: a batch cannot be part of a deadlock.
+    found = Outbox.objects.filter(pk__in=asked).exclude(status=Status.PENDING).order_by("pk")
+    entries = {entry.pk: entry for entry in found.select_for_update(skip_locked=True)}
+    prefetch_related_objects(list(entries.values()), "attempts")
+    kept, done = [], []
+    for provider, receipt in batch:
+        outbox_id = _uuid(receipt.reference)
+        entry = entries.pop(outbox_id, None) if outbox_id else None
+        known = entry is not None and any(attempt.provider == provider for attempt in entry.attempts.all())
+        if entry is not None and known:
+            kept.append(_stored(provider, receipt, _advance(entry, provider, receipt), entry.pk))
+        done.append(known)
+    Receipt.objects.bulk_create(kept)
+    return done
 
 
 @transaction.atomic
@@ -51,7 +77,9 @@ def _keep_orphan(provider: str, receipt: DeliveryReceipt) -> Receipt | None:
         _exclude_each_other([(provider, receipt.provider_message_id)])
         if Attempt.objects.filter(provider=provider, provider_message_id=receipt.provider_message_id).exists():
             return None
-    return _store(provider, receipt, Effect.ORPHAN, None)
+    kept = _stored(provider, receipt, Effect.ORPHAN, None)
+    kept.save()
+    return kept
 
 
 def match_orphans(named: Iterable[tuple[Attempt, str | None]]) -> None:
@@ -88,8 +116,8 @@ def _exclude_each_other(names: Iterable[tuple[str, str]]) -> None:
         )
 
 
-def _store(provider: str, receipt: DeliveryReceipt, effect: Effect, outbox_id: uuid.UUID | None) -> Receipt:
-    return Receipt.objects.create(
+def _stored(provider: str, receipt: DeliveryReceipt, effect: Effect, outbox_id: uuid.UUID | None) -> Receipt:
+    return Receipt(
         provider=provider,
         outbox_id=outbox_id,
         provider_message_id=receipt.provider_message_id,
