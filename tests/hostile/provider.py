@@ -303,6 +303,7 @@ class Server:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._keep(asyncio.current_task())  # else it may be collected as garbage in the middle of an answer
         with contextlib.suppress(OSError, EOFError):
             while request := await _read(reader):
                 target, body = request
@@ -344,7 +345,10 @@ class Server:
     # --- receipts -----------------------------------------------------------------------------------------------------
 
     def _later(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
+        self._keep(asyncio.ensure_future(work))
+
+    def _keep(self, task: "asyncio.Task[Any] | None") -> None:
+        assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
