@@ -1,14 +1,11 @@
 """kill -9 of dispatchers at any point: nothing is sent twice, nothing is stuck, and the books stay right."""
 
-import contextlib
-import http.server
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,6 +18,7 @@ from billing import ledger
 from outbox import audit, receipts, sending
 from outbox.models import Attempt, Outbox
 from outbox.providers.base import DeliveryReceipt
+from tests.hostile.running import NAME, Running, running_provider
 from tests.portal import ROOT
 
 SEED = int(os.environ.get("CHAOS_SEED", "0")) or random.randrange(1, 10**6)
@@ -29,68 +27,22 @@ KILLS = 15
 TIMEOUT_S = 2
 
 
-class Gateway(http.server.ThreadingHTTPServer):
-    """Takes every message into its journal first, and then lets the caller wait for the answer."""
-
-    daemon_threads = True
-    request_queue_size = 256
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.journal: list[str] = []
-        self.url = f"http://127.0.0.1:{self.server_port}/"
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A killed caller breaks its connections: that is what this is about."""
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        gateway = self.server
-        assert isinstance(gateway, Gateway)
-        message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        gateway.journal.append(message["reference"])
-        time.sleep(random.uniform(0, 0.4))
-        answer = json.dumps({"status": "accepted", "id": f"g-{message['reference']}"}).encode()
-        with contextlib.suppress(OSError):  # the caller may have been killed
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
-def gateway() -> Iterator[Gateway]:
-    with Gateway() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
+def gateway(tmp_path) -> Iterator[Running]:
+    """Takes every message into its journal first, and then lets the caller wait for the answer."""
+    with running_provider(tmp_path / "journal", modes="slow/never", seed=SEED) as running:
+        yield running
 
 
-def dispatcher(gateway: Gateway, *words: str) -> subprocess.Popen[bytes]:
+def dispatcher(gateway: Running, *words: str) -> subprocess.Popen[bytes]:
     """A worker process on the tests' database."""
     database = connection.settings_dict
     login = f"{database['USER']}:{database['PASSWORD']}@" if database["PASSWORD"] else f"{database['USER']}@"
     host = database["OPTIONS"].get("host") or database["HOST"]
     port = database["OPTIONS"].get("port") or database["PORT"] or 5432
-    provider = {
-        "BACKEND": "outbox.providers.http.Provider",
-        "OPTIONS": {
-            "url": gateway.url,
-            "timeout_s": TIMEOUT_S,
-            "json": {"to": "{recipient}", "text": "{text}", "reference": "{reference}"},
-            "accepted": {"status": [200], "pointer": "/status", "equals": "accepted"},
-            "id": "/id",
-        },
-    }
     environment = os.environ | {
         "DATABASE_URL": f"postgresql://{login}/{database['NAME']}?host={host}&port={port}",
-        "SMS_PROVIDERS": json.dumps({"gateway": provider}),
+        "SMS_PROVIDERS": json.dumps(gateway.settings(timeout_s=TIMEOUT_S)),
     }
     command = [sys.executable, str(ROOT / "manage.py"), "dispatch", "--concurrency", "16", *words]
     return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
@@ -114,8 +66,8 @@ def test_killed_dispatchers_send_nothing_twice_and_leave_nothing_stuck(account, 
     ]
 
     for _ in range(KILLS):
-        before, victim = len(gateway.journal), dispatcher(gateway)
-        wait_until(lambda before=before: len(gateway.journal) > before)  # however long it takes to start
+        before, victim = len(gateway.journal()), dispatcher(gateway)
+        wait_until(lambda before=before: len(gateway.journal()) > before)  # however long it takes to start
         time.sleep(chance.uniform(0, 0.3))
         victim.send_signal(signal.SIGKILL)
         victim.wait()
@@ -126,7 +78,7 @@ def test_killed_dispatchers_send_nothing_twice_and_leave_nothing_stuck(account, 
         assert worker.wait(30) == 0
 
     # Nothing was handed over twice, and nothing that is not in the outbox.
-    journal = Counter(gateway.journal)
+    journal = Counter(line["reference"] for line in gateway.journal())
     assert max(journal.values()) == 1
     assert journal.keys() <= {str(entry.pk) for entry in entries}
     # What is sent was handed over; what was handed over is sent or known to be unknown.
@@ -142,7 +94,7 @@ def test_killed_dispatchers_send_nothing_twice_and_leave_nothing_stuck(account, 
 
     # A receipt alone settles each of the unknown ones that the gateway has.
     for pk in unknown & journal.keys():
-        assert receipts.apply("gateway", DeliveryReceipt("delivered", pk)).effect == "applied"
+        assert receipts.apply(NAME, DeliveryReceipt("delivered", pk)).effect == "applied"
     assert Outbox.objects.filter(status="sent", charge_status="charged").count() == len(journal)
     account.refresh_from_db()
     assert account.balance == Decimal(10 + MESSAGES - len(journal))
