@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -130,8 +131,18 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     try:
         seconds = float(given)
     except ValueError:
-        try:
-            seconds = parsedate_to_datetime(given).timestamp() - time.time()
-        except (ValueError, TypeError, IndexError, OverflowError):
+        moment, now = _moment(given), _moment(headers.get("Date", ""))
+        if moment is None:
             return None
+        # By the clock that wrote it: ours may be wrong, or the server's, and the pause is right all the same.
+        seconds = moment - (time.time() if now is None else now)
     return seconds if math.isfinite(seconds) else None
+
+
+def _moment(http_date: str) -> float | None:
+    """An HTTP-date (RFC 9110, 5.6.7) in seconds since 1970; None when it is none. One without a zone is in UTC."""
+    try:
+        parsed = parsedate_to_datetime(http_date)
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
