@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 
 from outbox import outcomes
 from outbox.models import ProviderState
-from outbox.outcomes import Result
+from outbox.outcomes import NotBegun, Result
 from outbox.providers.base import Accepted, ProviderError, Rejected, Unavailable
 from smsportal import notices
 from smsportal.instants import database_now
@@ -171,6 +171,8 @@ def _fails(state: ProviderState, failures: list[ProviderError], now: datetime) -
 
 
 def _points(failure: ProviderError, trusted: bool) -> int:
+    if isinstance(failure, NotBegun):
+        return 0
     if _refuses_us(failure):
         return REFUSAL_POINTS if trusted else PAUSE_AT
     return UNAVAILABLE_POINTS if isinstance(failure, Unavailable) else UNKNOWN_POINTS

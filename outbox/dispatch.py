@@ -6,29 +6,30 @@ only while the attempt is still open. A worker that dies leaves an open attempt,
 is unknown: nobody sends that message again of his own accord.
 """
 
+import contextlib
 import logging
 import random
 import time
 import uuid
 from collections import Counter, deque
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from django.conf import settings
+from django.db import DataError, IntegrityError, OperationalError, connection, transaction
 from django.db import Error as DatabaseError  # every one of them, InterfaceError too
-from django.db import IntegrityError, OperationalError, connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
 from outbox import circuits, idempotency, look_ups, notices, outcomes, receipts, routing, workers
 from outbox.models import Attempt, Outbox, ProviderState
-from outbox.outcomes import Result
+from outbox.outcomes import NotBegun, Result
 from outbox.providers import get_provider
-from outbox.providers.base import Accepted, DeliveryReceipt, Message, OutcomeUnknown, ProviderError, Unavailable
+from outbox.providers.base import Accepted, DeliveryReceipt, Message, OutcomeUnknown, ProviderError
 from smsportal import emails
 from smsportal.chores import Chores
-from smsportal.exceptions import DomainError
 from smsportal.webhooks import deliveries
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ BROKEN_ROW_RETRY_S = 300
 BROKEN_ROW = ("internal_error", "Something is wrong with this message's records. The operator has to look at it.")
 FAIR_SHARE = 4  # one place in so many is for normal messages, however many urgent ones there are
 LOCKED_RETRY_S = 5.0
+RECEIPTS_S = 0.5  # for collected receipts, before everything else has its turn
+PROVIDER_RETRY_S = 5.0  # after its queue or its code has made trouble
 DATABASE_RETRY_S = 1.0
 
 
@@ -64,10 +67,7 @@ def claim(provider: str, limit: int) -> list[Claim]:
     attempts = _begin_attempts(
         [_attempt(entry, provider) for entry in _next(provider, circuits.admit(provider, limit))]
     )
-    circuits.took(provider, len(attempts), get_provider(provider).timeout_s + LEASE_MARGIN_S)
-    Outbox.objects.filter(pk__in=[attempt.outbox_id for attempt in attempts]).update(
-        due_at=None, last_attempt_at=Now(), attempt_count=F("attempt_count") + 1
-    )
+    circuits.took(provider, len(attempts), _lease_s(provider))
     return [
         Claim(attempt.pk, attempt.outbox.user_id, attempt.provider, _message(attempt.outbox, attempt.number))
         for attempt in attempts
@@ -89,16 +89,23 @@ def _attempt(entry: Outbox, provider: str) -> Attempt:
         number=entry.attempt_count + 1,
         hold_reference=entry.hold_reference,
         provider=provider,
-        lease_expires_at=Now() + timedelta(seconds=get_provider(provider).timeout_s + LEASE_MARGIN_S),
+        lease_expires_at=Now() + timedelta(seconds=_lease_s(provider)),
     )
+
+
+def _lease_s(provider: str) -> float:
+    return get_provider(provider).timeout_s + LEASE_MARGIN_S
 
 
 def _begin_attempts(attempts: list[Attempt]) -> list[Attempt]:
     """Write the attempts. A row that contradicts another, after a repair by hand, is put off and stops nobody else."""
     try:
         with transaction.atomic():
+            Outbox.objects.filter(pk__in=[attempt.outbox_id for attempt in attempts]).update(
+                due_at=None, last_attempt_at=Now(), attempt_count=F("attempt_count") + 1
+            )
             return Attempt.objects.bulk_create(attempts)
-    except IntegrityError:
+    except (IntegrityError, DataError):
         if len(attempts) > 1:
             return [begun for attempt in attempts for begun in _begin_attempts([attempt])]
     logger.error("outbox %s cannot be attempted: its rows contradict each other, see audit", attempts[0].outbox_id)
@@ -121,15 +128,15 @@ def _message(entry: Outbox, attempt_number: int) -> Message:
 def call(claimed: Claim) -> Result:
     """Hand one message to its provider; never raises. No database: a slow provider must hold nothing of ours."""
     if time.monotonic() - claimed.claimed_at > LEASE_MARGIN_S:
-        return Unavailable("The worker was too slow to begin.", code="worker_stalled")
+        return NotBegun("The worker was too slow to begin.")
     try:
         result = get_provider(claimed.provider).send(claimed.message)
         if not isinstance(result, Accepted):
             raise TypeError(f"send() returned {type(result).__name__}, not Accepted")
     except ProviderError as error:
         return error
-    except Exception:
-        # A mistake in a provider's code proves nothing about the message.
+    except BaseException:
+        # A mistake in a provider's code proves nothing about the message. Not even sys.exit() ends more than this call.
         logger.exception("provider %s broke on outbox %s", claimed.provider, claimed.message.reference)
         return OutcomeUnknown("The provider's answer could not be understood.")
     return result
@@ -147,20 +154,27 @@ class Dispatcher:
         self.stopping = False
         self._calls: dict[Future[Result], Claim] = {}  # under way, or not yet settled
         self._locked_until: dict[uuid.UUID, float] = {}  # users whose account somebody else keeps locked
+        self._avoided_until: dict[str, float] = {}  # providers whose queue or code has made trouble
+        self._broken: set[str] = set()  # of them, those whose code has: their messages do not go out for now
         self._receipts: deque[tuple[str, DeliveryReceipt]] = deque()  # collected, not yet applied
         self._chores = Chores(look_ups.CHORE, deliveries.CHORE, emails.CHORE)
         self._heartbeat = workers.Heartbeat()
         self._tally = circuits.Tally()
-        self._sweep_at = self._purge_at = 0.0
+        self._sweep_at = self._purge_at = self._receipts_at = 0.0
 
     def stop(self) -> None:
         self.stopping = True
 
     def run(self, *, once: bool = False) -> None:
         """Work until stop(); with `once`, until nothing is due that may go out, and nothing under way."""
+        draining = False
         places = self.concurrency * len(settings.SMS_PROVIDERS) + self._chores.places
         with ThreadPoolExecutor(places, thread_name_prefix="call") as pool:
             while True:
+                if self.stopping and not draining:
+                    draining = True
+                    logger.info("stopping: calls under way are let finish: %d", len(self._calls))
+                claimed = 0
                 try:
                     self._settle_finished()
                     self._tally.report(at_once=once or self.stopping)
@@ -174,27 +188,54 @@ class Dispatcher:
                     # written before its lease ends is unknown, as if the worker had died.
                     logger.error("database: %s; trying again", type(error.__cause__ or error).__name__)
                     connection.close()
-                    idle = self.stopping and not self._calls
-                    claimed = 0
-                    time.sleep(DATABASE_RETRY_S)
+                    idle = self.stopping and not self._can_still_settle()
+                    if not idle:
+                        time.sleep(DATABASE_RETRY_S)
                 if idle:
-                    return
+                    break
                 self._rest(busy=claimed > 0)
+        if draining:
+            logger.info("stopped: what waits stays in the queue; of unknown outcome: %d", len(self._calls))
+
+    def _can_still_settle(self) -> bool:
+        """Whether a lease of ours still runs: when the last is over, waiting for the database is of no use."""
+        now = time.monotonic()
+        return any(now < claimed.claimed_at + _lease_s(claimed.provider) for claimed in self._calls.values())
 
     def _claim_into(self, pool: ThreadPoolExecutor) -> int:
         routing.assign()
         under_way = Counter(claimed.provider for claimed in self._calls.values())
-        claims = []
+        count = 0
         for provider in settings.SMS_PROVIDERS:
-            if free := self.concurrency - under_way[provider]:
-                claims += claim(provider, free)
-        for claimed in claims:
-            self._calls[pool.submit(call, claimed)] = claimed
-        return len(claims)
+            if not self._avoids(provider) and (free := self.concurrency - under_way[provider]):
+                with self._trouble_kept_to(provider):
+                    # Each is under way before the next provider's claim, which may fail.
+                    for claimed in claim(provider, free):
+                        self._calls[pool.submit(call, claimed)] = claimed
+                        count += 1
+        return count
 
-    @staticmethod
-    def _drained() -> bool:
-        return not routing.divert() and not Outbox.objects.due().exclude(provider__in=ProviderState.paused()).exists()
+    def _avoids(self, provider: str) -> bool:
+        return time.monotonic() < self._avoided_until.get(provider, 0)
+
+    @contextlib.contextmanager
+    def _trouble_kept_to(self, provider: str) -> Iterator[None]:
+        """Whatever is wrong with one provider's queue or code is told, and keeps no other waiting."""
+        try:
+            yield
+        except Exception as error:
+            if _is_without_database(error):
+                raise
+            logger.exception("provider %s makes trouble; the others go on", provider)
+            if isinstance(error, DatabaseError):
+                self._avoided_until[provider] = time.monotonic() + DATABASE_RETRY_S
+            else:
+                self._avoided_until[provider] = time.monotonic() + PROVIDER_RETRY_S
+                self._broken.add(provider)
+
+    def _drained(self) -> bool:
+        unable = ProviderState.paused() | set(filter(self._avoids, self._broken))
+        return not routing.divert() and not Outbox.objects.due().exclude(provider__in=unable).exists()
 
     def _settle_finished(self) -> None:
         """Write what the finished calls came to: all in one go, or user by user when that fails."""
@@ -207,7 +248,7 @@ class Dispatcher:
         }
         try:
             self._settle(finished)
-        except (DatabaseError, DomainError):
+        except Exception:  # noqa: BLE001  # whatever it is, it is found where it belongs, below
             connection.ensure_connection()  # without a database there is nothing to try again now
             for user_id in {claimed.user_id for claimed in finished.values()}:
                 self._settle_user(
@@ -215,41 +256,48 @@ class Dispatcher:
                 )
 
     def _settle(self, finished: dict[Future[Result], Claim]) -> None:
-        if finished:
-            outcomes.settle((claimed.attempt_id, future.result()) for future, claimed in finished.items())
-            for future, claimed in finished.items():
+        if not finished:
+            return
+        ended = outcomes.settle((claimed.attempt_id, future.result()) for future, claimed in finished.items())
+        for future, claimed in finished.items():
+            if claimed.attempt_id in ended:  # else it is counted already, and too old to tell how the provider is
                 self._tally.add(claimed.provider, future.result())
-                del self._calls[future]
+            del self._calls[future]
 
     def _settle_user(self, user_id: uuid.UUID, finished: dict[Future[Result], Claim]) -> None:
         """One user's outcomes. While his account is locked they wait; one that contradicts the books is given up."""
         try:
             self._settle(finished)
-        except OperationalError:
+        except OperationalError as error:
+            if _is_without_database(error):
+                raise
             self._locked_until[user_id] = time.monotonic() + LOCKED_RETRY_S
-        except (DatabaseError, DomainError):
+        except Exception:  # noqa: BLE001  # it is told below, with the message it belongs to
             for future, claimed in finished.items():
                 try:
                     self._settle({future: claimed})
-                except (DatabaseError, DomainError):
+                except Exception as error:
+                    if _is_without_database(error):
+                        raise
                     # Left to the end of its lease: then it is unknown, and the audit names what is wrong.
                     logger.exception("outbox %s: its outcome cannot be written", claimed.message.reference)
                     del self._calls[future]
 
     def _housekeeping(self, pool: ThreadPoolExecutor) -> None:
-        for name in settings.SMS_PROVIDERS:
-            self._receipts.extend((name, receipt) for receipt in get_provider(name).collect_receipts())
-        while self._receipts:
-            receipts.apply(*self._receipts[0])
-            self._receipts.popleft()
-        self._chores.finish()
         self._heartbeat.beat(len(self._calls))
+        for name in settings.SMS_PROVIDERS:
+            if not self._avoids(name):
+                with self._trouble_kept_to(name):
+                    self._receipts.extend((name, receipt) for receipt in get_provider(name).collect_receipts())
+        self._apply_receipts()
+        self._chores.finish()
         now = time.monotonic()
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_S
             for sweep in (outcomes.end_leases, outcomes.expire, outcomes.end_unknown, routing.reclaim, routing.divert):
-                if swept := sweep():
-                    logger.info("%s: %d", sweep.__name__, swept)
+                with _kept_apart(sweep.__name__):
+                    if swept := sweep():
+                        logger.info("%s: %d", sweep.__name__, swept)
             notices.watch_unknown()
             if not self.stopping:
                 self._chores.begin(pool)
@@ -258,12 +306,49 @@ class Dispatcher:
             idempotency.purge()
             deliveries.purge()
 
+    def _apply_receipts(self) -> None:
+        until = time.monotonic() + RECEIPTS_S  # of many, the rest next time: answers must be settled too
+        while self._receipts and not self._receipts_wait() and time.monotonic() < until:
+            provider, receipt = self._receipts[0]
+            try:
+                receipts.apply(provider, receipt)
+            except OperationalError as error:
+                if _is_without_database(error):
+                    raise
+                self._receipts.rotate(-1)  # an account or a message is locked: the others' come first
+                self._receipts_at = time.monotonic() + LOCKED_RETRY_S
+            except Exception as error:
+                if _is_without_database(error):
+                    raise
+                logger.exception("provider %s: a receipt that it has collected cannot be kept", provider)
+                self._receipts.popleft()
+            else:
+                self._receipts.popleft()
+
+    def _receipts_wait(self) -> bool:
+        return time.monotonic() < self._receipts_at
+
     def _rest(self, *, busy: bool) -> None:
         """Wait until a call ends or it is time to look again; not at all while there is work and room for it."""
-        if busy and len(self._calls) < self.concurrency:
+        if (busy and len(self._calls) < self.concurrency) or (self._receipts and not self._receipts_wait()):
             return
         under_way = [future for future in self._calls if not future.done()]
         if under_way:
             wait(under_way, timeout=POLL_S, return_when=FIRST_COMPLETED)
         elif not self._calls or self._locked_until:
             time.sleep(POLL_S)
+
+
+@contextlib.contextmanager
+def _kept_apart(sweep: str) -> Iterator[None]:
+    """What keeps one sweep from its work keeps no other."""
+    try:
+        yield
+    except Exception as error:
+        if _is_without_database(error):
+            raise
+        logger.exception("%s failed; it is tried again", sweep)
+
+
+def _is_without_database(error: Exception) -> bool:
+    return isinstance(error, DatabaseError) and not connection.is_usable()

@@ -91,7 +91,7 @@ def ask(look_up: LookUp) -> Finding:
         return get_provider(look_up.provider).look_up(look_up.inquiry)
     except ProviderError as error:
         logger.info("provider %s: no look-up of outbox %s: %s", look_up.provider, look_up.outbox_id, error.error_code)
-    except Exception:
+    except BaseException:
         logger.exception("provider %s broke looking up outbox %s", look_up.provider, look_up.outbox_id)
     return None
 

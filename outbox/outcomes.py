@@ -7,17 +7,19 @@ Whoever changes a message here holds the lock on its row first; that makes the o
 import logging
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import DataError, IntegrityError, connection, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Coalesce, Now
 
 from billing import ledger
+from billing.models import Account
 from outbox import (  # receipts settle outcomes, and an outcome makes known whose receipts some were
     notices,
     receipts,
@@ -45,6 +47,7 @@ UNKNOWN_DETAILS = (
 MAX_BACKOFF_S = 300
 FIRST_LOOK_UP_S = 30.0  # after an outcome has become unknown, unless its provider says otherwise
 SWEEP_BATCH = 500
+CONTRADICTIONS = (DomainError, IntegrityError, DataError)  # of rows that somebody has repaired by hand
 
 
 class NotSent(ProviderError):
@@ -53,9 +56,15 @@ class NotSent(ProviderError):
     code = "not_sent"
 
 
+class NotBegun(Unavailable):
+    """We never called: that is no news of the provider."""
+
+    code = "worker_stalled"
+
+
 @transaction.atomic
-def settle(results: Iterable[tuple[int, Result]]) -> int:
-    """Write the outcomes of attempts, by their ids, and move the money; returns how many were still open.
+def settle(results: Iterable[tuple[int, Result]]) -> set[int]:
+    """Write the outcomes of attempts, by their ids, and move the money; returns those that were still open.
 
     An attempt that a receipt or the end of its lease has settled meanwhile keeps what it has, its message and its money
     too: a worker that wakes late writes nothing but the provider's id, if nobody knew it. That may make known whose
@@ -76,7 +85,7 @@ def settle(results: Iterable[tuple[int, Result]]) -> int:
             named.append((attempt, result.provider_message_id))
     write(endings)
     receipts.match_orphans(named)
-    return len(endings)
+    return {attempt.pk for _, attempt, _ in endings}
 
 
 def write(endings: list[Ending]) -> None:
@@ -222,13 +231,19 @@ def count(outcomes: Counter[tuple[str, Attempt.Outcome]]) -> None:
 # --- what ends by the clock -------------------------------------------------------------------------------------------
 
 
-@transaction.atomic
 def end_leases() -> int:
     """Call the outcome unknown of every attempt whose worker did not come back in time; returns how many."""
-    dead = list(Attempt.objects.filter(outcome=None, lease_expires_at__lt=Now())[:SWEEP_BATCH])
+    dead = Attempt.objects.filter(outcome=None, lease_expires_at__lt=Now()).order_by("lease_expires_at")
+    return _all_or_each(_end_leases, list(dead.values_list("pk", flat=True)[:SWEEP_BATCH]))
+
+
+@transaction.atomic
+def _end_leases(ids: list[int]) -> int:
     error = OutcomeUnknown("The worker that was handing it over did not come back.")
-    count(Counter((attempt.provider, Attempt.Outcome.UNKNOWN) for attempt in dead))
-    return settle((attempt.pk, error) for attempt in dead)
+    ended = settle((pk, error) for pk in ids)
+    providers = Attempt.objects.filter(pk__in=ended).order_by().values_list("provider", flat=True)
+    count(Counter((provider, Attempt.Outcome.UNKNOWN) for provider in providers))
+    return len(ended)
 
 
 def expire() -> int:
@@ -253,26 +268,34 @@ def end_unknown() -> int:
 
 
 def _give_up(doomed: QuerySet[Outbox], **reason: str) -> int:
-    """Fail the doomed; one whose money the books know otherwise is left alone, for the audit to name."""
     ids = list(doomed.values_list("pk", flat=True)[:SWEEP_BATCH])
-    try:
-        return _give_up_these(doomed, ids, reason)
-    except DomainError:
-        return sum(_give_up_one(doomed, pk, reason) for pk in ids)
+    return _all_or_each(partial(_give_up_these, doomed, reason), ids)
 
 
-def _give_up_one(doomed: QuerySet[Outbox], pk: UUID, reason: dict[str, str]) -> int:
+def _all_or_each(end: Callable[[list[Any]], int], ids: list[Any]) -> int:
+    """End all of these in one go, or each on its own when one contradicts the books: the audit will name it."""
     try:
-        return _give_up_these(doomed, [pk], reason)
-    except DomainError:
-        logger.exception("outbox %s cannot be given up: see audit", pk)
+        return end(ids)
+    except CONTRADICTIONS:
+        return sum(_this_one(end, pk) for pk in ids)
+
+
+def _this_one(end: Callable[[list[Any]], int], pk: Any) -> int:
+    try:
+        return end([pk])
+    except CONTRADICTIONS:
+        logger.exception("%s cannot be ended: see audit", pk)
         return 0
 
 
 @transaction.atomic
-def _give_up_these(doomed: QuerySet[Outbox], ids: list[UUID], reason: dict[str, str]) -> int:
+def _give_up_these(doomed: QuerySet[Outbox], reason: dict[str, str], ids: list[UUID]) -> int:
     # Asked again under the lock: what was doomed a moment ago may have been settled by another worker or a receipt.
     entries = _locked(doomed.filter(pk__in=ids), skip_locked=True)
+    # While somebody keeps a user's account locked, only that user's wait.
+    free = Account.objects.filter(user__in={entry.user_id for entry in entries.values()}).order_by("pk")
+    users = {account.user_id for account in free.select_for_update(skip_locked=True, no_key=True)}
+    entries = {pk: entry for pk, entry in entries.items() if entry.user_id in users}
     Outbox.objects.filter(pk__in=entries).update(
         status=Status.FAILED, outcome=None, due_at=None, charge_status=ChargeStatus.RELEASED, **reason
     )

@@ -10,6 +10,8 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from django.db import Error as DatabaseError
+
 from smsportal.exceptions import DomainError
 
 logger = logging.getLogger(__name__)
@@ -43,8 +45,13 @@ class Chores:
     def begin(self, pool: Executor) -> None:
         """Take what is due and let it be done in the pool."""
         for chore, jobs in self._under_way.items():
-            for job in chore.claim(list(jobs.values())):
-                jobs[pool.submit(chore.do, job)] = job
+            try:
+                for job in chore.claim(list(jobs.values())):
+                    jobs[pool.submit(chore.do, job)] = job
+            except DatabaseError:
+                raise
+            except Exception:  # a provider's mistake, say: the other chores go on
+                logger.exception("%s: cannot be begun", chore.name)
 
     def finish(self) -> None:
         """Write what came of those that are done. What cannot be written is done again after its lease."""

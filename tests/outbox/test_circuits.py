@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from datetime import timedelta
 from decimal import Decimal
 
@@ -17,6 +18,7 @@ from outbox.providers import get_provider
 from outbox.providers.base import Accepted, OutcomeUnknown, Rejected, Unavailable
 from smsportal.instants import database_now
 from smsportal.models import Notice
+from tests.outbox.crowds import multiply
 from tests.threads import at_once
 
 REFUSES_US = Unavailable("The provider says that we have no credit.", code="provider_out_of_credit", refuses_us=True)
@@ -282,6 +284,31 @@ def test_urgent_messages_overtake_and_leave_a_fair_share(account, provider):
     taken = [claimed.message.reference for claimed in claim("locmem", 8)]
 
     assert taken == [str(entry.pk) for entry in [*urgent[:6], *normal[:2]]]
+
+
+def test_of_a_thousand_urgent_and_a_hundred_normal_messages_neither_kind_waits_for_the_other(account, provider):
+    ledger.top_up(account, Decimal(2000), reason="many")
+    multiply(send(account, 1), 99)
+    multiply(send(account, 2, priority=Outbox.Priority.HIGH), 999)
+
+    taken = []
+    while claimed := [one.message.recipient for one in claim("locmem", 64)]:
+        taken.append(Counter(claimed))
+
+    urgent, normal = ([batch[f"+25471100{number:04}"] for batch in taken] for number in (2, 1))
+    assert (sum(urgent), sum(normal)) == (1000, 100)
+    assert all(normal[:6])  # from the first on
+    assert sum(normal[:7]) == 100  # a fourth of 64 each time: not at the end of the thousand
+    assert min(urgent[:7]) == 48  # and no more than that
+
+
+def test_an_urgent_message_is_in_the_next_claim_however_many_wait(account, provider):
+    ledger.top_up(account, Decimal(2000), reason="many")
+    multiply(send(account, 1), 999)
+    assert len(claim("locmem", 64)) == 64
+    urgent = send(account, 2, priority=Outbox.Priority.HIGH)
+
+    assert claim("locmem", 2)[0].message.reference == str(urgent.pk)
 
 
 def test_a_single_place_is_given_to_normal_messages_now_and_then(account, provider):

@@ -13,6 +13,9 @@ from outbox import outcomes, sending
 from outbox.dispatch import Dispatcher, call, claim
 from outbox.models import Attempt, Outbox
 from outbox.providers.base import Accepted, OutcomeUnknown, Rejected, Unavailable
+from smsportal.instants import database_now
+from smsportal.models import User
+from tests.factories import PriceFactory
 from tests.threads import at_once
 
 
@@ -117,6 +120,28 @@ def test_what_nobody_could_take_in_time_expires_and_gives_its_money_back(entry, 
     assert money(account) == (Decimal(10), Decimal(0))
 
 
+def test_a_message_costs_what_it_cost_when_it_was_accepted(entry, account, provider):
+    PriceFactory(price_per_segment=Decimal(7), effective_from=database_now())
+
+    drain()
+
+    entry.refresh_from_db()
+    assert (entry.status, entry.price_per_segment, entry.total_cost) == ("sent", Decimal(1), Decimal(1))
+    assert money(account) == (Decimal(9), Decimal(0))
+
+
+def test_what_was_accepted_is_sent_though_its_user_was_disabled_and_his_key_revoked(account, api, provider):
+    outbox_id = api.post("/api/sms/send", {"recipientPhoneNumber": "+254711000001", "message": "x"}).json()["outboxId"]
+    User.objects.filter(pk=account.user_id).update(is_active=False)
+    account.user.api_keys.update(revoked_at=Now())
+
+    drain()
+
+    entry = Outbox.objects.get(pk=outbox_id)
+    assert (entry.status, entry.charge_status) == ("sent", "charged")
+    assert api.get(f"/api/sms/outbox/{outbox_id}").status_code == 401
+
+
 def test_a_scheduled_message_waits_for_its_time(account, provider):
     entry = send(account, scheduled_at=account.postings.get().created_at + timedelta(hours=1))
     drain()
@@ -167,7 +192,7 @@ def test_a_worker_that_wakes_after_its_lease_writes_nothing(entry, account, prov
     Attempt.objects.update(lease_expires_at=Now() - timedelta(seconds=1))
     outcomes.end_leases()
 
-    assert outcomes.settle([(claimed.attempt_id, late)]) == 0
+    assert outcomes.settle([(claimed.attempt_id, late)]) == set()
 
     entry.refresh_from_db()
     assert (entry.status, entry.outcome) == ("pending", "unknown")
@@ -185,8 +210,8 @@ def test_a_worker_that_stalled_before_the_call_does_not_call(entry, provider, mo
 def test_settling_the_same_outcome_twice_moves_the_money_once(entry, account, provider):
     (claimed,) = claim("locmem", 10)
 
-    assert outcomes.settle([(claimed.attempt_id, Accepted("p1"))]) == 1
-    assert outcomes.settle([(claimed.attempt_id, Accepted("p1"))]) == 0
+    assert outcomes.settle([(claimed.attempt_id, Accepted("p1"))]) == {claimed.attempt_id}
+    assert outcomes.settle([(claimed.attempt_id, Accepted("p1"))]) == set()
 
     assert money(account) == (Decimal(9), Decimal(0))
 

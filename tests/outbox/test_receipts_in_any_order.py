@@ -124,7 +124,7 @@ def test_an_orphan_is_applied_when_a_late_answer_only_adds_the_id(entry, account
     attempt = lose_answer(entry)
     receive(entry, "delivered", "id")
 
-    assert outcomes.settle([(attempt.pk, Accepted("p1"))]) == 0  # the answer itself changes nothing
+    assert outcomes.settle([(attempt.pk, Accepted("p1"))]) == set()  # the answer itself changes nothing
 
     assert state(entry) == ("sent", "delivered", "charged")
     account.refresh_from_db()
