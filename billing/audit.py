@@ -1,59 +1,111 @@
 """Proof of the books: what the accounts say is what the ledger adds up to."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
+from typing import Any, NamedTuple
 
 from django.db import connection
 
-CHECKS = {
+
+class Check(NamedTuple):
+    """What SQL can find broken, and the sentence that names each row it finds.
+
+    No change is half done in what one statement sees, so all of that has to fit together.
+    """
+
+    name: str
+    sentence: str
+    sql: str
+
+
+CHECKS = [
     # P1: balance and held repeat what the postings add up to.
-    "account {0}: balance {1} and held {2}, but its postings add up to {3} and {4}": """
-        SELECT account.id, account.balance, account.held, COALESCE(ledger.balance, 0), COALESCE(ledger.held, 0)
-        FROM billing_account AS account
-        LEFT JOIN (
-            SELECT account_id,
-                   SUM(CASE WHEN kind IN ('top_up', 'adjustment') THEN amount
-                            WHEN kind = 'capture' THEN -amount ELSE 0 END) AS balance,
-                   SUM(CASE WHEN kind = 'hold' THEN amount
-                            WHEN kind IN ('capture', 'release') THEN -amount ELSE 0 END) AS held
-            FROM billing_posting GROUP BY account_id
-        ) AS ledger ON ledger.account_id = account.id
-        WHERE account.balance <> COALESCE(ledger.balance, 0) OR account.held <> COALESCE(ledger.held, 0)
-    """,
+    Check(
+        "balances",
+        "account {0}: balance {1} and held {2}, but its postings add up to {3} and {4}",
+        """
+            SELECT account.id, account.balance, account.held, COALESCE(ledger.balance, 0), COALESCE(ledger.held, 0)
+            FROM billing_account AS account
+            LEFT JOIN (
+                SELECT account_id,
+                       SUM(CASE WHEN kind IN ('top_up', 'adjustment') THEN amount
+                                WHEN kind = 'capture' THEN -amount ELSE 0 END) AS balance,
+                       SUM(CASE WHEN kind = 'hold' THEN amount
+                                WHEN kind IN ('capture', 'release') THEN -amount ELSE 0 END) AS held
+                FROM billing_posting GROUP BY account_id
+            ) AS ledger ON ledger.account_id = account.id
+            WHERE account.balance <> COALESCE(ledger.balance, 0) OR account.held <> COALESCE(ledger.held, 0)
+        """,
+    ),
     # P1: each posting says what the account stood at after it.
-    "posting {0}: says balance {1} and held {2} after it; the postings up to it add up to {3} and {4}": """
-        SELECT id, balance_after, held_after, balance, held FROM (
-            SELECT id, balance_after, held_after,
-                   SUM(CASE WHEN kind IN ('top_up', 'adjustment') THEN amount
-                            WHEN kind = 'capture' THEN -amount ELSE 0 END) OVER account AS balance,
-                   SUM(CASE WHEN kind = 'hold' THEN amount
-                            WHEN kind IN ('capture', 'release') THEN -amount ELSE 0 END) OVER account AS held
-            FROM billing_posting WINDOW account AS (PARTITION BY account_id ORDER BY id)
-        ) AS running
-        WHERE balance_after <> balance OR held_after <> held
-    """,
+    Check(
+        "running balances",
+        "posting {0}: says balance {1} and held {2} after it; the one before it and its amount make {3} and {4}",
+        """
+            SELECT id, balance_after, held_after, balance, held FROM (
+                SELECT id, balance_after, held_after,
+                       COALESCE(LAG(balance_after) OVER account, 0)
+                           + CASE WHEN kind IN ('top_up', 'adjustment') THEN amount
+                                  WHEN kind = 'capture' THEN -amount ELSE 0 END AS balance,
+                       COALESCE(LAG(held_after) OVER account, 0)
+                           + CASE WHEN kind = 'hold' THEN amount
+                                  WHEN kind IN ('capture', 'release') THEN -amount ELSE 0 END AS held
+                FROM billing_posting WINDOW account AS (PARTITION BY account_id ORDER BY id)
+            ) AS running
+            WHERE balance_after <> balance OR held_after <> held
+        """,
+    ),
+    # P2
+    Check(
+        "credit limits",
+        "account {0}: balance {1} less held {2} is below its credit limit of {3}",
+        """
+            SELECT id, balance, held, credit_limit FROM billing_account
+            WHERE balance - held < -credit_limit OR held < 0
+        """,
+    ),
     # P3: what ends a hold is of the same account, amount and cause.
-    "posting {0}: settles hold {1} of another account, amount or reference": """
-        SELECT ending.id, hold.id
-        FROM billing_posting AS ending JOIN billing_posting AS hold ON hold.id = ending.settles_id
-        WHERE hold.kind <> 'hold' OR hold.account_id <> ending.account_id
-           OR hold.amount <> ending.amount OR hold.reference <> ending.reference
-    """,
-}
+    Check(
+        "settlements",
+        "posting {0}: settles hold {1} of another account, amount or reference",
+        """
+            SELECT ending.id, hold.id
+            FROM billing_posting AS ending JOIN billing_posting AS hold ON hold.id = ending.settles_id
+            WHERE hold.kind <> 'hold' OR hold.account_id <> ending.account_id
+               OR hold.amount <> ending.amount OR hold.reference <> ending.reference
+        """,
+    ),
+    # P3: once.
+    Check(
+        "second settlements",
+        "posting {0}: a hold that was settled {1} times",
+        """
+            SELECT settles_id, COUNT(*) FROM billing_posting WHERE settles_id IS NOT NULL
+            GROUP BY settles_id HAVING COUNT(*) > 1
+        """,
+    ),
+    # P4
+    Check(
+        "the ledger's trigger",
+        "trigger {0}: is missing or switched off; the ledger can be changed",
+        """
+            SELECT name FROM (VALUES ('posting_append_only')) AS trigger (name)
+            WHERE NOT EXISTS (
+                SELECT FROM pg_trigger
+                WHERE tgrelid = 'billing_posting'::regclass AND tgname = name AND tgenabled IN ('O', 'A')
+            )
+        """,
+    ),
+]
 
 
-def broken() -> Iterator[str]:
-    """One sentence for each row that does not agree with the others; none when the books are right."""
-    return findings(CHECKS)
-
-
-def findings(checks: dict[str, str]) -> Iterator[str]:
-    """Run SQL checks and put the rows they find into their sentences."""
-    for sentence, sql in checks.items():
+def findings(checks: Iterable[Check], **values: Any) -> Iterator[str]:
+    """Run checks one after the other, and put each row they find into its sentence. values: for the SQL."""
+    for check in checks:
         with connection.cursor() as cursor:
-            cursor.execute(sql)
+            cursor.execute(check.sql, values)
             for row in cursor:
-                yield sentence.format(*row)
+                yield check.sentence.format(*row)
 
 
 def drift() -> list[tuple[str, Decimal]]:

@@ -23,7 +23,7 @@ from django.db import Error as DatabaseError  # every one of them, InterfaceErro
 from django.db.models import F
 from django.db.models.functions import Now
 
-from outbox import circuits, idempotency, look_ups, notices, outcomes, receipts, routing, workers
+from outbox import circuits, daily_audit, idempotency, look_ups, notices, outcomes, receipts, routing, workers
 from outbox.models import Attempt, Outbox, ProviderState
 from outbox.outcomes import NotBegun, Result
 from outbox.providers import get_provider
@@ -158,6 +158,7 @@ class Dispatcher:
         self._broken: set[str] = set()  # of them, those whose code has: their messages do not go out for now
         self._receipts: deque[tuple[str, DeliveryReceipt]] = deque()  # collected, not yet applied
         self._chores = Chores(look_ups.CHORE, deliveries.CHORE, emails.CHORE)
+        self._audit = daily_audit.DailyAudit()
         self._heartbeat = workers.Heartbeat()
         self._tally = circuits.Tally()
         self._sweep_at = self._purge_at = self._receipts_at = 0.0
@@ -169,7 +170,7 @@ class Dispatcher:
         """Work until stop(); with `once`, until nothing is due that may go out, and nothing under way."""
         draining = False
         places = self.concurrency * len(settings.SMS_PROVIDERS) + self._chores.places
-        with ThreadPoolExecutor(places, thread_name_prefix="call") as pool:
+        with ThreadPoolExecutor(places, thread_name_prefix="call") as pool, self._audit:
             while True:
                 if self.stopping and not draining:
                     draining = True
@@ -301,6 +302,7 @@ class Dispatcher:
             notices.watch_unknown()
             if not self.stopping:
                 self._chores.begin(pool)
+                self._audit.look()
         if now >= self._purge_at:
             self._purge_at = now + PURGE_S
             idempotency.purge()

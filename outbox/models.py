@@ -363,6 +363,26 @@ class Worker(models.Model):
         return f"{self.host} {self.pid}"
 
 
+class AuditRun(models.Model):
+    """One run of the audit: what it checked and found. One without an end is under way, or was broken off."""
+
+    started_at = models.DateTimeField(db_default=Now())
+    lease_expires_at = models.DateTimeField()  # past it, without an end, whoever ran it is taken for dead
+    finished_at = models.DateTimeField(null=True)
+    seconds = models.FloatField(null=True)
+    messages = models.PositiveBigIntegerField(null=True)
+    postings = models.PositiveBigIntegerField(null=True)
+    accounts = models.PositiveBigIntegerField(null=True)
+    findings = models.PositiveBigIntegerField(null=True)
+    named = models.TextField(blank=True)  # the first of the findings, a line each
+
+    class Meta:
+        verbose_name = "audit"
+
+    def __str__(self) -> str:
+        return f"audit of {self.started_at}"
+
+
 class IdempotencyKey(models.Model):
     """A caller's `Idempotency-Key`, and the message its first request made or resent."""
 

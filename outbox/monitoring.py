@@ -7,6 +7,7 @@ portal. All of them are read from indexes or from tables of a few rows.
 import functools
 import hmac
 import logging
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,8 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
+from django.db.models import F
+from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_safe
 from prometheus_client import CollectorRegistry, Metric
@@ -23,7 +26,7 @@ from prometheus_client.registry import Collector
 
 from billing import audit
 from outbox import workers
-from outbox.models import AttemptCount, Outbox, ProviderState
+from outbox.models import AttemptCount, AuditRun, Outbox, ProviderState
 from smsportal.api.problems import RETRY_SECONDS
 from smsportal.models import Notice
 
@@ -96,6 +99,7 @@ class Figures(Collector):
         yield from _providers()
         yield from _dispatchers()
         yield _ledger_drift()
+        yield from _audit()
         yield _notices()
 
 
@@ -191,6 +195,19 @@ def _ledger_drift() -> Metric:
     for currency, amount in audit.drift():
         gauge.add_metric([currency], float(amount))
     return gauge
+
+
+def _audit() -> Iterator[Metric]:
+    last = AuditRun.objects.filter(finished_at__isnull=False).annotate(age=Now() - F("finished_at"))
+    run = last.order_by("finished_at").last()
+    yield GaugeMetricFamily(
+        "smsportal_audit_age_seconds",
+        "Since an audit last came to its end; infinite when none ever did.",
+        value=run.age.total_seconds() if run else math.inf,
+    )
+    yield GaugeMetricFamily(
+        "smsportal_audit_findings", "What it found broken. Always 0.", value=(run and run.findings) or 0
+    )
 
 
 def _notices() -> Metric:

@@ -1,11 +1,11 @@
-"""Attempts and receipts, as they were."""
+"""Attempts and receipts, as they were; and what the audits made of it all."""
 
 from django.conf import settings
 from django.contrib import admin
 from django.db.models import Q
 
 from outbox.admin.parts import ProviderFilter, as_uuid, shown_raw, without_text
-from outbox.models import Attempt, Receipt
+from outbox.models import Attempt, AuditRun, Receipt
 from smsportal.log_admin import LogAdmin
 
 
@@ -52,3 +52,16 @@ class ReceiptAdmin(LogAdmin):
         outbox_id = as_uuid(term)
         orphans = Q(effect=Receipt.Effect.ORPHAN, provider__in=list(settings.SMS_PROVIDERS), provider_message_id=term)
         return orphans | Q(outbox_id=outbox_id) if outbox_id else orphans
+
+
+@admin.register(AuditRun)
+class AuditRunAdmin(LogAdmin):
+    """Every audit, of the day or by hand: what it checked, and the first of what it found broken."""
+
+    list_display = ("started_at", "finished_at", "shown_seconds", "messages", "postings", "accounts", "findings")
+    fields = (*list_display, "named")
+    search_fields = ()
+
+    @admin.display(description="seconds")
+    def shown_seconds(self, run: AuditRun) -> str:
+        return "-" if run.seconds is None else f"{run.seconds:.1f}"

@@ -99,4 +99,4 @@ def test_300_messages_arrive_once_with_their_text_their_receipts_and_every_cent(
     spent = sum(counted.values()) * PRICE
     assert Decimal(str(balance["balance"])) == opening - spent
     assert balance["held"] == 0
-    assert (audit.returncode, audit.stdout) == (0, "The books are right.\n"), audit.stdout + audit.stderr
+    assert audit.returncode == 0, audit.stdout + audit.stderr

@@ -11,7 +11,7 @@ from django.db import connection
 from django.urls import reverse
 
 from billing.models import Posting
-from outbox import sending
+from outbox import daily_audit, sending
 from outbox.dispatch import Dispatcher
 from outbox.models import Attempt, Receipt
 from outbox.providers.base import Rejected
@@ -39,6 +39,7 @@ def one_of_each(account, provider):
     Receipt.objects.create(provider="locmem", outbox=entry, status="delivered", raw={"a": "<b>"}, effect="repeated")
     ApiKey.issue(account.user, "app")
     Heartbeat().beat(0)
+    daily_audit.begin()
     notices.tell_staff("test", "it", "Look at it.")
     endpoint = WebhookEndpoint.objects.create(user=account.user, url="https://hooks.example/", events=["sms.sent"])
     events.record_test(endpoint)

@@ -1,26 +1,29 @@
 import sys
+from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand
-from django.db import connection, transaction
+from tqdm import tqdm
 
-from outbox import audit
+from outbox import audit, daily_audit
 
 
 class Command(BaseCommand):
     help = "Prove that ledger, balances, holds, outbox and attempts agree. Names each broken row; exit status 1 if any."
 
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--no-progress", action="store_true", help="no progress bar, on a terminal either")
+
     def handle(self, *args: Any, **options: Any) -> None:
-        # One moment for all checks, so that traffic meanwhile is no finding.
-        with transaction.atomic():
-            with connection.cursor() as cursor:
-                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-                cursor.execute("SET LOCAL statement_timeout = 0")
-            found = 0
-            for sentence in audit.broken():
-                found += 1
-                self.stdout.write(sentence)
-        if found:
-            self.stderr.write(f"{found} broken.")
+        run = daily_audit.begin()
+        hidden = options["no_progress"] or not self.stderr.isatty()
+        with tqdm(audit.CHECKS, "audit", file=self.stderr, unit="check", leave=False, disable=hidden) as checks:
+            for sentence in daily_audit.carry_out(run, checks):
+                with tqdm.external_write_mode(file=self.stderr):
+                    self.stdout.write(sentence)
+        self.stdout.write(
+            f"Checked {run.messages:,} messages, {run.postings:,} postings and {run.accounts:,} accounts"
+            f" in {run.seconds:.1f} s: {f'{run.findings:,} broken' if run.findings else 'the books are right'}."
+        )
+        if run.findings:
             sys.exit(1)
-        self.stdout.write("The books are right.")
