@@ -161,12 +161,13 @@ class Messages(Life):
         attempt = Attempt.objects.get(pk=claimed.attempt_id)
         is_open = attempt.outcome is None
         provider_id = f"id-{attempt.pk}" if with_id else None
-        result: outcomes.Result = {
+        results: dict[str, outcomes.Result] = {
             "accepted": Accepted(provider_id),
             "rejected": Rejected("no", provider_message_id=provider_id),
             "unavailable": Unavailable("busy"),
             "unknown": OutcomeUnknown("?", provider_message_id=provider_id),
-        }[said]
+        }
+        result = results[said]
         message = self.message_of(claimed)
 
         assert outcomes.settle([(attempt.pk, result)]) == is_open
