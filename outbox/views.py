@@ -32,6 +32,7 @@ from outbox.serializers import (
     ResendSerializer,
     SendSerializer,
 )
+from smsportal import logs
 from smsportal.api.authentication import caller, may_act_for_others
 from smsportal.api.pagination import KeysetPagination
 from smsportal.api.schema import problems
@@ -78,9 +79,11 @@ def entry_or_404(request: Request, outbox_id: str) -> Outbox:
     """The caller's entry; another's is as unknown as one that does not exist."""
     visible = Outbox.objects.all() if may_act_for_others(request) else caller(request).outbox.all()
     try:
-        return visible.explained().select_related("user").get(pk=uuid.UUID(outbox_id))
+        entry = visible.explained().select_related("user").get(pk=uuid.UUID(outbox_id))
     except (ValueError, Outbox.DoesNotExist) as error:
         raise Http404 from error
+    logs.about(outbox=str(entry.pk))
+    return entry
 
 
 class SendingView(GenericAPIView):
@@ -101,6 +104,7 @@ class SendingView(GenericAPIView):
             case idempotency.Repeated():
                 return self.answer(self.request, exc.entry, status.HTTP_200_OK, {"Idempotent-Replayed": "true"})
             case AboutEntry():
+                logs.about(outbox=str(exc.entry.pk))
                 exc.members["outbox"] = OutboxSerializer(exc.entry).data
             case InvalidMessage():
                 names = {field.source: name for name, field in cast(Serializer, self.get_serializer()).fields.items()}
@@ -113,6 +117,7 @@ class SendingView(GenericAPIView):
         return super().handle_exception(exc)
 
     def answer(self, request: Request, entry: Outbox, status_code: int, headers: dict[str, str]) -> Response:
+        logs.about(outbox=str(entry.pk))
         entry = wait_for_outcome(request, entry)
         return Response(OutboxSerializer(entry).data, status=status_code, headers=headers)
 

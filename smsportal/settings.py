@@ -35,7 +35,8 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "smsportal.api.problems.ProblemMiddleware",  # outermost: no error below /api/ escapes it
+    "smsportal.middleware.logged",  # outermost: whatever is answered has a request id and a line in the log
+    "smsportal.api.problems.ProblemMiddleware",  # no error below /api/ escapes it
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -202,25 +203,25 @@ WEBHOOKS_TO_PRIVATE_ADDRESSES = env.bool("WEBHOOKS_TO_PRIVATE_ADDRESSES", defaul
 
 METRICS_TOKEN = env.str("METRICS_TOKEN", default="")
 
+LOG_FORMAT = env.str("LOG_FORMAT", default="json")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {
-        "line": {
-            "()": "smsportal.logs.PlacesOnly",
-            "format": "{asctime} {levelname} {name} {message}",
-            "style": "{",
-        }
-    },
-    "filters": {"hide_receipt_secrets": {"()": "smsportal.logs.HideReceiptSecrets"}},
+    "formatters": {"line": {"()": "smsportal.logs.formatter", "shape": LOG_FORMAT}},
+    "filters": {"hide_strangers_words": {"()": "smsportal.logs.HideStrangersWords"}},
     "handlers": {
-        "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["hide_receipt_secrets"]}
+        "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["hide_strangers_words"]}
     },
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
-    # Django's own handler mails the admins with the request's body in it; ours writes one line.
     "loggers": {
+        # Django's own handler mails the admins with the request's body in it; ours writes one line.
         "django": {"handlers": [], "propagate": True},
+        # What the line about each request says already.
+        "django.request": {"level": "ERROR"},
+        "django.server": {"handlers": [], "propagate": False},
         # A stranger with a wrong Host would fill the log with tracebacks.
         "django.security.DisallowedHost": {"handlers": [], "propagate": False},
+        # At DEBUG, every statement with its values: texts and numbers.
+        "django.db.backends": {"level": "INFO"},
     },
 }

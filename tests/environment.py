@@ -23,6 +23,8 @@ SETTINGS = {
     "SMS_UNKNOWN_AFTER_HOURS": "72",
     "SMS_LOW_BALANCE_THRESHOLD": "1",
     "METRICS_TOKEN": "",
+    "LOG_LEVEL": "INFO",
+    "LOG_FORMAT": "json",
 }
 
 _running = contextlib.ExitStack()

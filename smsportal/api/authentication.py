@@ -6,6 +6,7 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework import authentication, exceptions
 from rest_framework.request import Request
 
+from smsportal import logs
 from smsportal.models import ApiKey, User
 
 # One sentence for a missing, wrong, expired or revoked key, so that nobody learns which it was.
@@ -27,6 +28,7 @@ class ApiKeyAuthentication(authentication.BaseAuthentication):
         key = ApiKey.objects.usable().select_related("user").filter(digest=ApiKey.digest_of(secret.strip())).first()
         if key is None:
             raise exceptions.AuthenticationFailed(REFUSED)
+        logs.about(user=str(key.user_id), key=key.hint)
         key.note_use()
         return key.user, key
 

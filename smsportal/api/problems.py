@@ -17,6 +17,7 @@ from rest_framework.views import set_rollback
 
 from smsportal.api.serializers import money_number
 from smsportal.exceptions import DomainError
+from smsportal.logs import request_id
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ def problem(code: str, detail: str | None = None, **members: Any) -> dict[str, A
         "status": kind.status,
         "detail": detail or kind.advice,
         "code": code,
+        **({"requestId": request_id()} if request_id() else {}),
         **{name: money_number(value) if isinstance(value, Decimal) else value for name, value in members.items()},
     }
 

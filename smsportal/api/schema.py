@@ -24,6 +24,9 @@ class ProblemSerializer(serializers.Serializer):
     status = serializers.IntegerField(help_text="The HTTP status.")
     detail = serializers.CharField(help_text="A sentence about this very case.")
     code = serializers.ChoiceField(choices=list(KINDS))
+    requestId = serializers.CharField(
+        required=False, help_text="As in the header `X-Request-Id`; the operator's log has it too."
+    )
     errors = FieldErrorSerializer(  # type: ignore[assignment]  # a member of that name, as RFC 9457 suggests
         many=True, required=False, help_text="With `invalid`: what is wrong, field by field."
     )

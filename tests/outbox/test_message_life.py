@@ -159,7 +159,7 @@ class Messages(Life):
         """In time, or by a worker that was taken for dead: such a one may only add the id, and what is known by it."""
         claimed = pick.draw(st.sampled_from(self.claims))
         attempt = Attempt.objects.get(pk=claimed.attempt_id)
-        is_open = attempt.outcome is None
+        is_open = not attempt.outcome
         provider_id = f"id-{attempt.pk}" if with_id else None
         results: dict[str, outcomes.Result] = {
             "accepted": Accepted(provider_id),

@@ -97,6 +97,7 @@ class Command(BaseCommand):
             "SMS_DEFAULT_REGION": "KE",
             "LOG_LEVEL": "WARNING",
             "WEBHOOKS_TO_PRIVATE_ADDRESSES": "true",  # a developer's receiver is on this machine
+            "LOG_FORMAT": "console",
         }
         given = {name: value for name, value in os.environ.items() if value}  # .env included: settings have read it
         environment = defaults | given
