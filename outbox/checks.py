@@ -75,7 +75,6 @@ def numbers_are_in_range(app_configs: Any, **kwargs: Any) -> list[checks.CheckMe
         "SMS_VALIDITY_MINUTES: from 1 to 10080.": not 1 <= settings.SMS_VALIDITY_MINUTES <= MAX_VALIDITY_MINUTES,
         "SMS_UNKNOWN_AFTER_HOURS: from 1 to 8760.": not 1 <= settings.SMS_UNKNOWN_AFTER_HOURS <= 8760,
         "WEB_THREADS: from 1 to 1000.": not 1 <= settings.WEB_THREADS <= 1000,
-        "LOG_FORMAT: json or console.": settings.LOG_FORMAT not in ("json", "console"),
         "SMS_LOW_BALANCE_THRESHOLD: a number.": not re.fullmatch(
             r"[0-9]{1,10}(\.[0-9]{1,4})?", settings.SMS_LOW_BALANCE_THRESHOLD
         ),

@@ -17,6 +17,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
+from smsportal import log_in_admin  # noqa: F401  # registers its pages
 from smsportal.log_admin import LogAdmin, note
 from smsportal.models import ApiKey, Notice, User
 from smsportal.webhooks import admin as webhooks_admin  # noqa: F401  # registers theirs

@@ -1,5 +1,6 @@
 """Settings, all from the environment; the README lists each variable with its default."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +33,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "axes",
 ]
 
 MIDDLEWARE = [
@@ -47,6 +49,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "smsportal.middleware.private_pages",
+    "axes.middleware.AxesMiddleware",  # answers 429 when a log-in was refused
 ]
 
 ROOT_URLCONF = "smsportal.urls"
@@ -106,9 +109,25 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "outbox:list"
 LOGOUT_REDIRECT_URL = "login"
+
+# How many proxies before the site add to X-Forwarded-For; further addresses in it are not believed.
+TRUSTED_PROXIES = env.int("TRUSTED_PROXIES", default=0)
+
+# Log-ins: see smsportal.lockout.
+LOGIN_TRIES = 5  # of one name from one network, before it has to wait
+LOGIN_TRIES_OF_A_NETWORK = 100  # of all names together
+LOGIN_COOL_OFF = timedelta(minutes=15)
+AXES_HANDLER = "smsportal.lockout.CountFirst"
+AXES_CLIENT_IP_CALLABLE = "smsportal.addresses.client_network"
+AXES_LOCKOUT_CALLABLE = "smsportal.lockout.locked_out"
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # trying on does not prolong the wait
+AXES_ENABLE_ADMIN = False  # ours is in smsportal.admin
+AXES_VERBOSE = False
 
 HTTPS = urlsplit(PUBLIC_URL).scheme == "https"
 SECURE_SSL_REDIRECT = HTTPS

@@ -13,6 +13,8 @@ SETTINGS = {
     "DEBUG": "false",
     "SERVE_STATIC_FROM_SOURCE": "true",
     "PUBLIC_URL": "http://testserver",
+    "TRUSTED_PROXIES": "0",
+    "DATABASE_POOL_SIZE": "0",  # tests open and close their own connections, thread by thread
     "SMS_CURRENCY": "KES",
     "SMS_DEFAULT_REGION": "KE",
     "SMS_PROVIDERS": '{"locmem": {"BACKEND": "outbox.providers.locmem.Provider"}}',
