@@ -17,8 +17,8 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
-from smsportal import log_in_admin  # noqa: F401  # registers its pages
 from smsportal.log_admin import LogAdmin, note
+from smsportal.log_in_admin import RemovesSecondFactors
 from smsportal.models import ApiKey, Notice, User
 from smsportal.webhooks import admin as webhooks_admin  # noqa: F401  # registers theirs
 
@@ -31,7 +31,7 @@ admin.site.unregister(Group)
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin):
+class UserAdmin(RemovesSecondFactors, DjangoUserAdmin):
     """People who send, and staff. Nobody is deleted: what they did stays attributed; make them inactive instead.
 
     Only superusers hand out rights or change staff: who may change users could otherwise take any right.

@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.contrib.admin import apps as admin_apps
 
 
 class SmsPortalConfig(AppConfig):
@@ -7,3 +8,8 @@ class SmsPortalConfig(AppConfig):
 
     def ready(self) -> None:
         from smsportal import checks  # noqa: F401  # registers them
+
+
+class PortalAdminConfig(admin_apps.AdminConfig):
+    default = False
+    default_site = "smsportal.admin_site.PortalAdminSite"

@@ -23,7 +23,7 @@ INSTALLED_APPS = [
     "smsportal",
     "billing",
     "outbox",
-    "django.contrib.admin",
+    "smsportal.apps.PortalAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -34,6 +34,9 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "axes",
+    "django_otp",
+    "django_otp.plugins.otp_totp",
+    "django_otp.plugins.otp_static",
 ]
 
 MIDDLEWARE = [
@@ -46,6 +49,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django_otp.middleware.OTPMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "smsportal.middleware.private_pages",
@@ -128,6 +132,9 @@ AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # trying on does not prolong the wait
 AXES_ENABLE_ADMIN = False  # ours is in smsportal.admin
 AXES_VERBOSE = False
+
+STAFF_TOTP = env.str("STAFF_TOTP", default="optional")  # or "required": see smsportal.second_factor
+OTP_TOTP_ISSUER = "SMS Portal"
 
 HTTPS = urlsplit(PUBLIC_URL).scheme == "https"
 SECURE_SSL_REDIRECT = HTTPS

@@ -7,6 +7,8 @@ from django.urls import include, path
 from django.views.generic import TemplateView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
+from smsportal import second_factor
+from smsportal.account import PasswordView
 from smsportal.api.problems import KINDS
 
 handler500 = "smsportal.api.problems.server_error"
@@ -28,4 +30,9 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("login/", LoginView.as_view(template_name="login.html", redirect_authenticated_user=True), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
+    path("account/password/", PasswordView.as_view(), name="password"),
+    path("account/second-factor/", second_factor.set_up, name="second-factor"),
+    path("account/second-factor/code/", second_factor.enter_code, name="second-factor-code"),
+    path("account/second-factor/recovery/", second_factor.renew_recovery_codes, name="second-factor-recovery"),
+    path("account/second-factor/remove/", second_factor.give_up, name="second-factor-remove"),
 ]

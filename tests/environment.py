@@ -14,7 +14,7 @@ SETTINGS = {
     "SERVE_STATIC_FROM_SOURCE": "true",
     "PUBLIC_URL": "http://testserver",
     "TRUSTED_PROXIES": "0",
-    "DATABASE_POOL_SIZE": "0",  # tests open and close their own connections, thread by thread
+    "STAFF_TOTP": "optional",
     "SMS_CURRENCY": "KES",
     "SMS_DEFAULT_REGION": "KE",
     "SMS_PROVIDERS": '{"locmem": {"BACKEND": "outbox.providers.locmem.Provider"}}',
