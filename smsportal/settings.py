@@ -43,8 +43,9 @@ MIDDLEWARE = [
     "smsportal.middleware.logged",  # outermost: whatever is answered has a request id and a line in the log
     "smsportal.api.problems.ProblemMiddleware",  # no error below /api/ escapes it
     "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "smsportal.middleware.private_pages",  # all but static files: errors, too
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -52,7 +53,6 @@ MIDDLEWARE = [
     "django_otp.middleware.OTPMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "smsportal.middleware.private_pages",
     "axes.middleware.AxesMiddleware",  # answers 429 when a log-in was refused
 ]
 
@@ -142,6 +142,7 @@ SECURE_REDIRECT_EXEMPT = ["^(healthz|readyz|metrics)$"]  # asked from inside, wh
 SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+CSRF_COOKIE_HTTPONLY = True  # forms carry the token; no script of ours needs the cookie
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
 # Only behind a proxy that sets or removes the header itself: else anybody could claim to come by HTTPS.
 if env.bool("BEHIND_TLS_PROXY", default=False):

@@ -152,9 +152,9 @@ class ProblemMiddleware:
             return response
         code = CODE_OF_STATUS.get(response.status_code, "internal_error")
         answer = problem_response(code, NO_SUCH_ADDRESS if response.status_code == 404 else None)
-        for header in ("Allow", "Retry-After", "WWW-Authenticate"):
-            if header in response.headers:
-                answer[header] = response.headers[header]
+        for header, value in response.headers.items():
+            if header not in ("Content-Type", "Content-Length"):  # what the site says to browsers, and Allow and so on
+                answer[header] = value
         return answer
 
 
