@@ -1,6 +1,7 @@
 """Where the outbox is found: its API, its providers' callbacks, its pages, its figures."""
 
 from django.urls import include, path
+from django.views.decorators.http import require_safe
 from django.views.generic import RedirectView
 
 from outbox import callbacks, monitoring, pages, views
@@ -17,7 +18,7 @@ api = [
 ]
 
 html = [
-    path("", RedirectView.as_view(pattern_name="outbox:list"), name="home"),
+    path("", require_safe(RedirectView.as_view(pattern_name="outbox:list")), name="home"),
     path("outbox/", pages.log, name="list"),
     path("outbox/new/", pages.compose, name="new"),
     path("outbox/<uuid:outbox_id>/", pages.detail, name="detail"),

@@ -15,6 +15,10 @@ class PortalAdminSite(AdminSite):
     def has_permission(self, request: HttpRequest) -> bool:
         return super().has_permission(request) and second_factor.missing(request) is None
 
+    def get_urls(self) -> list[Any]:
+        """Without the links to pages outside the admin, of which there are none: an id that is none breaks them."""
+        return [url for url in super().get_urls() if getattr(url, "name", None) != "view_on_site"]
+
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Whoever has given a password is asked for the code, or to set one up, and not for the password again."""
         page = second_factor.missing(request) if super().has_permission(request) else None

@@ -7,18 +7,13 @@ from django.apps import apps
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group
-from django.db import connection
 from django.urls import reverse
 
 from billing.models import Posting
-from outbox import daily_audit, sending
-from outbox.dispatch import Dispatcher
-from outbox.models import Attempt, Receipt
-from outbox.providers.base import Rejected
-from outbox.workers import Heartbeat
+from outbox.models import Attempt
 from smsportal import notices
 from smsportal.models import ApiKey, Notice, User, WebhookDelivery, WebhookEndpoint
-from smsportal.webhooks import events
+from tests.database import whole_database
 
 REGISTERED = [model for model in admin.site._registry if model._meta.app_label in {"smsportal", "billing", "outbox"}]
 OURS = [model for model in REGISTERED if not model._meta.proxy]  # a proxy is only a list
@@ -28,21 +23,6 @@ APPEND_ONLY = [model for model in OURS if model._meta.app_label == "outbox" or m
 
 def url(model, page, *args):
     return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{page}", args=args)
-
-
-@pytest.fixture
-def one_of_each(account, provider):
-    """At least one row in every table of the admin."""
-    provider.error = Rejected("unknown subscriber")
-    entry = sending.send(account.user, recipient="+254711000001", text="Hello")
-    Dispatcher(concurrency=1).run(once=True)
-    Receipt.objects.create(provider="locmem", outbox=entry, status="delivered", raw={"a": "<b>"}, effect="repeated")
-    ApiKey.issue(account.user, "app")
-    Heartbeat().beat(0)
-    daily_audit.begin()
-    notices.tell_staff("test", "it", "Look at it.")
-    endpoint = WebhookEndpoint.objects.create(user=account.user, url="https://hooks.example/", events=["sms.sent"])
-    events.record_test(endpoint)
 
 
 @pytest.mark.parametrize("model", OURS, ids=lambda model: model.__name__)
@@ -156,16 +136,6 @@ def test_staff_who_may_change_users_cannot_take_over_a_colleague(staff_with, sup
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
-
-
-def whole_database():
-    """Everything that is stored, as text."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT query_to_xml('SELECT * FROM ' || c.oid::regclass, true, true, '')::text FROM pg_class c"
-            " JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = 'public' AND relkind = 'r'"
-        )
-        return "\n".join(row[0] for row in cursor.fetchall())
 
 
 def test_the_secret_of_a_new_key_is_shown_once_and_stored_nowhere(admin_site, user, caplog, client_of):

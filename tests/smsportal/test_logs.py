@@ -1,6 +1,5 @@
 """Log lines: alike whoever writes them, with the request's id, and without a word of the callers'."""
 
-import io
 import json
 import logging
 
@@ -11,18 +10,6 @@ from django.test import Client
 from smsportal import logs
 
 LIST = "/api/sms/outbox"
-
-
-@pytest.fixture
-def lines():
-    """What the handler of the settings writes, from DEBUG on: a list of JSON objects, one for each line so far."""
-    handler = logging.getLogger().handlers[0]
-    stream = io.StringIO()
-    written, level = handler.setStream(stream), logging.getLogger().level
-    logging.getLogger().setLevel(logging.DEBUG)
-    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
-    handler.setStream(written)
-    logging.getLogger().setLevel(level)
 
 
 def about_requests(lines):

@@ -1,0 +1,45 @@
+"""What the tests of the whole site share."""
+
+import io
+import json
+import logging
+
+import pytest
+from axes.models import AccessAttempt
+
+from outbox import daily_audit, sending
+from outbox.dispatch import Dispatcher
+from outbox.models import Receipt
+from outbox.providers.base import Rejected
+from outbox.workers import Heartbeat
+from smsportal import notices
+from smsportal.models import ApiKey, WebhookEndpoint
+from smsportal.webhooks import events
+
+
+@pytest.fixture
+def one_of_each(account, provider):
+    """At least one row in every table of the admin."""
+    provider.error = Rejected("unknown subscriber")
+    entry = sending.send(account.user, recipient="+254711000001", text="Hello")
+    Dispatcher(concurrency=1).run(once=True)
+    Receipt.objects.create(provider="locmem", outbox=entry, status="delivered", raw={"a": "<b>"}, effect="repeated")
+    ApiKey.issue(account.user, "app")
+    Heartbeat().beat(0)
+    daily_audit.begin()
+    notices.tell_staff("test", "it", "Look at it.")
+    endpoint = WebhookEndpoint.objects.create(user=account.user, url="https://hooks.example/", events=["sms.sent"])
+    events.record_test(endpoint)
+    AccessAttempt.objects.create(username="amina", ip_address="203.0.113.7", failures_since_start=5)
+
+
+@pytest.fixture
+def lines():
+    """What the handler of the settings writes, from DEBUG on: a list of JSON objects, one for each line so far."""
+    handler = logging.getLogger().handlers[0]
+    stream = io.StringIO()
+    written, level = handler.setStream(stream), logging.getLogger().level
+    logging.getLogger().setLevel(logging.DEBUG)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    handler.setStream(written)
+    logging.getLogger().setLevel(level)
