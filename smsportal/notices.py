@@ -25,7 +25,9 @@ def tell_staff(kind: str, about: str, text: str, level: Notice.Level = Notice.Le
     )
     if new:
         log = logger.critical if level == Notice.Level.CRITICAL else logger.warning
-        transaction.on_commit(lambda: log("notice to the staff: %s", text))
+        transaction.on_commit(
+            lambda: log("notice to the staff: %s: %s", kind, about)
+        )  # not its text, which quotes providers
     return notice
 
 
