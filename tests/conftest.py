@@ -1,6 +1,9 @@
 """What all tests share."""
 
-from collections.abc import Iterator
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -123,3 +126,16 @@ def staff_with(db: None) -> Any:
         return client
 
     return make
+
+
+@pytest.fixture
+def lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """What the handler of the settings writes, from DEBUG on: a list of JSON objects, one for each line so far."""
+    handler = logging.getLogger().handlers[0]
+    assert isinstance(handler, logging.StreamHandler)
+    stream = io.StringIO()
+    written, level = handler.setStream(stream), logging.getLogger().level
+    logging.getLogger().setLevel(logging.DEBUG)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    handler.setStream(written)
+    logging.getLogger().setLevel(level)

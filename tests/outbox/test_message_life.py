@@ -159,7 +159,7 @@ class Messages(Life):
         """In time, or by a worker that was taken for dead: such a one may only add the id, and what is known by it."""
         claimed = pick.draw(st.sampled_from(self.claims))
         attempt = Attempt.objects.get(pk=claimed.attempt_id)
-        is_open = not attempt.outcome
+        is_open = Attempt.objects.filter(pk=attempt.pk, outcome=None).exists()
         provider_id = f"id-{attempt.pk}" if with_id else None
         results: dict[str, outcomes.Result] = {
             "accepted": Accepted(provider_id),
@@ -170,7 +170,7 @@ class Messages(Life):
         result = results[said]
         message = self.message_of(claimed)
 
-        assert outcomes.settle([(attempt.pk, result)]) == is_open
+        assert outcomes.settle([(attempt.pk, result)]) == int(is_open)
 
         if is_open:
             assert message.place == TAKEN

@@ -1,9 +1,5 @@
 """What the tests of the whole site share."""
 
-import io
-import json
-import logging
-
 import pytest
 from axes.models import AccessAttempt
 
@@ -31,15 +27,3 @@ def one_of_each(account, provider):
     endpoint = WebhookEndpoint.objects.create(user=account.user, url="https://hooks.example/", events=["sms.sent"])
     events.record_test(endpoint)
     AccessAttempt.objects.create(username="amina", ip_address="203.0.113.7", failures_since_start=5)
-
-
-@pytest.fixture
-def lines():
-    """What the handler of the settings writes, from DEBUG on: a list of JSON objects, one for each line so far."""
-    handler = logging.getLogger().handlers[0]
-    stream = io.StringIO()
-    written, level = handler.setStream(stream), logging.getLogger().level
-    logging.getLogger().setLevel(logging.DEBUG)
-    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
-    handler.setStream(written)
-    logging.getLogger().setLevel(level)
