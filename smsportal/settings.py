@@ -85,6 +85,7 @@ def _database() -> dict[str, Any]:
     statement_timeout = env.int("DATABASE_STATEMENT_TIMEOUT_S", default=30)
     limits = (
         f"-c lock_timeout=1500ms -c statement_timeout={statement_timeout}s -c idle_in_transaction_session_timeout=60s"
+        " -c synchronous_commit=on"  # whatever the server's own says: what was answered is on the disk
     )
     options["options"] = f"{limits} {options.get('options', '')}".strip()
     options.setdefault("connect_timeout", 2)

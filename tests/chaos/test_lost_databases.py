@@ -104,7 +104,7 @@ def test_a_server_is_stopped_and_started_again_under_the_whole_portal(tmp_path: 
             wait_until(lambda: len(server.journal) == 5)
             cluster.stop()
             server.answers.set()
-            wait_until(lambda: "outbox.dispatch database: " in (tmp_path / "portal.log").read_text())
+            wait_until(lambda: "; trying again" in (tmp_path / "portal.log").read_text())
             cluster.start()
             wait_until(lambda: {entry["status"] for entry in portal.log().values()} == {"sent"})
             assert portal.manage("audit").returncode == 0, json.dumps(portal.log())

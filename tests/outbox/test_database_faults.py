@@ -153,3 +153,10 @@ def test_top_ups_among_refusals_are_each_counted_once(account):
         send(account)
         account.refresh_from_db()
     assert account.postings.filter(kind="hold").count() == 1 + 2 * top_ups
+
+
+@pytest.mark.django_db
+def test_a_server_that_would_acknowledge_before_it_has_written_is_told_not_to():
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW synchronous_commit")
+        assert cursor.fetchone() == ("on",)
