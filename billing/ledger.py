@@ -21,10 +21,23 @@ EFFECT = {
     Kind.RELEASE: (0, -1),
 }
 
+PLAY_MONEY = Decimal(1000)
+
 
 def account_of(user: User) -> Account:
-    """The user's account, opened empty at first need."""
-    return Account.objects.get_or_create(user=user)[0]
+    """The user's account, opened at first need: empty, or with play money for a test twin."""
+    account = _account_of_twin(user) if user.is_test_twin else Account.objects.get_or_create(user=user)[0]
+    account.user = user
+    return account
+
+
+def _account_of_twin(twin: User) -> Account:
+    with transaction.atomic():
+        account, new = Account.objects.get_or_create(user=twin, defaults={"currency": account_of(twin.live).currency})
+        if new:
+            top_up(account, PLAY_MONEY, reason="Play money for test keys")
+            account.refresh_from_db()
+    return account
 
 
 def top_up(

@@ -55,6 +55,8 @@ class Account(models.Model):
     def threshold(self) -> Decimal:
         """At or below which the available money is low."""
         own = self.low_balance_threshold
+        if own is None and self.user.is_test_twin:
+            own = self.user.live.account.low_balance_threshold
         return Decimal(settings.SMS_LOW_BALANCE_THRESHOLD) if own is None else own
 
     def available(self) -> Decimal:

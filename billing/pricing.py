@@ -20,7 +20,7 @@ def price_for(user: User, recipient: str, currency: str) -> tuple[Price, datetim
     digits = recipient.removeprefix("+")
     price = (
         Price.objects.filter(
-            Q(user=user) | Q(user=None),
+            Q(user=user.live) | Q(user=None),
             prefix__in=[digits[:length] for length in range(len(digits) + 1)],
             currency=currency,
             effective_from__lte=Now(),
@@ -52,7 +52,7 @@ def typed_prefix(prefix: str) -> str:
 def in_force(user: User, currency: str) -> QuerySet[Price]:
     """The price of each prefix at this moment for a user: his own before the general, the newest that has begun."""
     return (
-        Price.objects.filter(Q(user=user) | Q(user=None), currency=currency, effective_from__lte=Now())
+        Price.objects.filter(Q(user=user.live) | Q(user=None), currency=currency, effective_from__lte=Now())
         .order_by("prefix", F("user").asc(nulls_last=True), "-effective_from")
         .distinct("prefix")
     )

@@ -15,10 +15,13 @@ from smsportal.api.authentication import caller
 from smsportal.api.filters import InstantFilter, StrictFilterSet
 from smsportal.api.pagination import KeysetPagination
 from smsportal.api.schema import problems
+from smsportal.models import ApiKey
 
 
 class BalanceView(APIView):
     """What is left."""
+
+    scope = ApiKey.Scope.BILLING
 
     @extend_schema(
         operation_id="getBalance", summary="Read the balance", responses={200: BalanceSerializer, **problems()}
@@ -44,6 +47,7 @@ class StatementFilter(StrictFilterSet):
 class StatementView(GenericAPIView):
     """Where the money went."""
 
+    scope = ApiKey.Scope.BILLING
     serializer_class = PostingSerializer
     filterset_class = StatementFilter
     queryset = Posting.objects.none()
@@ -71,6 +75,8 @@ class StatementView(GenericAPIView):
 
 class PricesView(APIView):
     """What things cost."""
+
+    scope = ApiKey.Scope.BILLING
 
     @extend_schema(
         operation_id="listPrices", summary="Read the prices", responses={200: PricesSerializer, **problems()}

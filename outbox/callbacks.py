@@ -2,7 +2,6 @@
 
 import logging
 
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
@@ -10,7 +9,7 @@ from django.views.decorators.http import require_http_methods
 
 from outbox import receipts
 from outbox.gathering import Gathering
-from outbox.providers import get_provider
+from outbox.providers import get_provider, provider_names
 from outbox.providers.base import ReceiptRefused
 from smsportal.api.problems import problem_response
 
@@ -27,7 +26,7 @@ def receive(request: HttpRequest, provider: str, token: str) -> HttpResponseBase
 
     Not 204: Kannel 1.4 takes anything but 200 and 202 for a failure.
     """
-    if provider not in settings.SMS_PROVIDERS:
+    if provider not in provider_names():
         return problem_response("forbidden")  # as for a wrong token: nobody learns the names of providers
     try:
         receipt = get_provider(provider).read_receipt(request, token)

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core import checks
 
 from billing.pricing import prefix_of
-from outbox.providers import get_provider
+from outbox.providers import TEST_PROVIDER, get_provider
 from outbox.validation import MAX_VALIDITY_MINUTES
 
 
@@ -28,6 +28,9 @@ def database_is_named(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessa
 @checks.register
 def providers_can_be_made(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
     problems: list[checks.CheckMessage] = []
+    if TEST_PROVIDER in settings.SMS_PROVIDERS:
+        text = f"SMS_PROVIDERS: {TEST_PROVIDER!r} is the name of the simulator for test keys: choose another."
+        problems.append(checks.Error(text, id="outbox.E009"))
     for name, spec in settings.SMS_PROVIDERS.items():
         rate = spec.get("MESSAGES_PER_SECOND", 1)
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0.01 <= rate <= 100_000:

@@ -17,7 +17,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from django.conf import settings
 from django.db import DataError, IntegrityError, OperationalError, connection, transaction
 from django.db import Error as DatabaseError  # every one of them, InterfaceError too
 from django.db.models import F
@@ -26,7 +25,7 @@ from django.db.models.functions import Now
 from outbox import circuits, daily_audit, idempotency, look_ups, notices, outcomes, receipts, routing, workers
 from outbox.models import Attempt, Outbox, ProviderState
 from outbox.outcomes import NotBegun, Result
-from outbox.providers import get_provider
+from outbox.providers import get_provider, provider_names
 from outbox.providers.base import Accepted, DeliveryReceipt, Message, OutcomeUnknown, ProviderError
 from smsportal import emails
 from smsportal.chores import Chores
@@ -169,7 +168,7 @@ class Dispatcher:
     def run(self, *, once: bool = False) -> None:
         """Work until stop(); with `once`, until nothing is due that may go out, and nothing under way."""
         draining = False
-        places = self.concurrency * len(settings.SMS_PROVIDERS) + self._chores.places
+        places = self.concurrency * len(provider_names()) + self._chores.places
         with ThreadPoolExecutor(places, thread_name_prefix="call") as pool, self._audit:
             while True:
                 if self.stopping and not draining:
@@ -207,7 +206,7 @@ class Dispatcher:
         routing.assign()
         under_way = Counter(claimed.provider for claimed in self._calls.values())
         count = 0
-        for provider in settings.SMS_PROVIDERS:
+        for provider in provider_names():
             if not self._avoids(provider) and (free := self.concurrency - under_way[provider]):
                 with self._trouble_kept_to(provider):
                     # Each is under way before the next provider's claim, which may fail.
@@ -286,7 +285,7 @@ class Dispatcher:
 
     def _housekeeping(self, pool: ThreadPoolExecutor) -> None:
         self._heartbeat.beat(len(self._calls))
-        for name in settings.SMS_PROVIDERS:
+        for name in provider_names():
             if not self._avoids(name):
                 with self._trouble_kept_to(name):
                     self._receipts.extend((name, receipt) for receipt in get_provider(name).collect_receipts())

@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import F
 
 from outbox import outcomes, receipts
 from outbox.exceptions import NotUnknown
 from outbox.models import Attempt, Outbox, ProviderState
-from outbox.providers import get_provider
+from outbox.providers import get_provider, provider_names
 from outbox.providers.base import DeliveryReceipt, Inquiry, NeverReceived, ProviderError
 from smsportal.chores import Chore
 from smsportal.instants import database_now
@@ -47,7 +46,7 @@ def claim(under_way: list[LookUp]) -> list[LookUp]:
     """Take what is due at each provider that can be asked and is not paused, as far as there are places."""
     paused = ProviderState.paused()
     claimed: list[LookUp] = []
-    for provider in settings.SMS_PROVIDERS:
+    for provider in provider_names():
         asked = sum(look_up.provider == provider for look_up in under_way)
         free = min(PLACES_OF_ONE - asked, PLACES - len(under_way) - len(claimed))
         if get_provider(provider).look_up_after_s is not None and provider not in paused and free > 0:

@@ -11,6 +11,7 @@ from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Now
 
 from billing.models import Posting
+from outbox.providers import TEST_PROVIDER
 from smsportal.models import User, uuid7
 
 
@@ -22,6 +23,10 @@ class OutboxQuerySet(models.QuerySet["Outbox"]):
     def overdue(self) -> Self:
         """What is still waiting although its time to be sent has passed."""
         return self.filter(due_at__isnull=False, expires_at__lte=Now())
+
+    def doubtful(self) -> Self:
+        """What nobody knows to be sent or not, and the staff have to find out. Tests are nobody's trouble."""
+        return self.filter(outcome=Outbox.Outcome.UNKNOWN, is_test=False)
 
     def explained(self) -> Self:
         """Entries that can tell, in their `reason`, that they wait for a provider that is paused at this moment."""
@@ -76,6 +81,7 @@ class Outbox(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     user = models.ForeignKey(User, models.PROTECT, related_name="outbox")
+    is_test = models.BooleanField(default=False)  # by a test key: only the simulator gets it, and play money pays
     recipient = models.CharField(max_length=16)  # E.164
     text = models.TextField()
     sender_id = models.CharField(max_length=16, null=True)
@@ -134,6 +140,12 @@ class Outbox(models.Model):
             models.CheckConstraint(condition=Q(due_at=None) | Q(status="pending"), name="outbox_only_pending_is_due"),
             models.CheckConstraint(
                 condition=~Q(status="pending") | Q(charge_status="held"), name="outbox_pending_is_paid_for"
+            ),
+            # A test never reaches a real provider, and nobody pays for what only the simulator got.
+            models.CheckConstraint(
+                condition=Q(is_test=True, provider__isnull=False, provider=TEST_PROVIDER)
+                | Q(is_test=False) & (Q(provider=None) | ~Q(provider=TEST_PROVIDER)),
+                name="outbox_tests_and_nothing_else_go_to_the_simulator",
             ),
         ]
         indexes = [

@@ -147,7 +147,7 @@ def _attempts() -> Iterator[Metric]:
 def _unknown() -> Iterator[Metric]:
     ((count, age),) = _rows("""
         SELECT COUNT(*), EXTRACT(EPOCH FROM statement_timestamp() - MIN(last_attempt_at))
-        FROM outbox_outbox WHERE outcome = 'unknown'
+        FROM outbox_outbox WHERE outcome = 'unknown' AND NOT is_test
     """)
     yield GaugeMetricFamily("smsportal_unknown_messages", "Messages of unknown outcome.", value=count)
     yield GaugeMetricFamily(

@@ -63,14 +63,15 @@ def _record(event: Event, entries: Iterable[Outbox]) -> None:
 
 def _facts(ids: list[UUID]) -> list[events.Fact]:
     """As they are now: what changed them did so behind the objects' backs."""
-    return [(entry.user_id, facts_of(entry)) for entry in Outbox.objects.filter(pk__in=ids).order_by("pk")]
+    entries = Outbox.objects.filter(pk__in=ids).select_related("user").order_by("pk")
+    return [(entry.user_id, facts_of(entry)) for entry in entries]
 
 
 def facts_of(entry: Outbox) -> dict[str, Any]:
     """What a webhook is told of a message: by the API's names, and neither its text nor its number."""
     return {
         "outboxId": str(entry.pk),
-        "userId": str(entry.user_id),
+        "userId": str(entry.user.live_id),
         "messageId": entry.message_id,
         "status": entry.status,
         "outcome": entry.outcome,
@@ -88,7 +89,7 @@ def facts_of(entry: Outbox) -> dict[str, Any]:
 
 def watch_unknown() -> None:
     """Tell the staff while outcomes stay unknown for so long that no receipt is likely to come."""
-    late = Outbox.objects.filter(outcome=Outbox.Outcome.UNKNOWN, last_attempt_at__lt=Now() - UNKNOWN_IS_LATE)
+    late = Outbox.objects.doubtful().filter(last_attempt_at__lt=Now() - UNKNOWN_IS_LATE)
     if late.exists():
         notices.tell_staff("unknown", "outcomes", UNKNOWN_TEXT, Notice.Level.WARNING)
     else:

@@ -27,7 +27,7 @@ from outbox import (  # receipts settle outcomes, and an outcome makes known who
 )
 from outbox.exceptions import NotUnknown
 from outbox.models import PROVIDER_PAUSED, Attempt, Outbox
-from outbox.providers import get_provider
+from outbox.providers import get_provider, provider_names
 from outbox.providers.base import Accepted, OutcomeUnknown, ProviderError, Rejected, Unavailable
 from smsportal.exceptions import DomainError
 
@@ -143,7 +143,7 @@ def _changes(entry: Outbox, attempt: Attempt, error: ProviderError) -> dict[str,
             changes |= {"status": Status.FAILED, "charge_status": ChargeStatus.RELEASED, "outcome": None}
         case Unavailable():
             changes |= {"due_at": Now() + _pause(attempt, error)}
-            changes |= {"provider": routing.choose(entry.recipient, attempt.number + 1)}
+            changes |= {"provider": routing.choose(entry, attempt.number + 1)}
             if error.refuses_us:
                 changes |= {"error_details": PROVIDER_PAUSED.details}
         case _:
@@ -200,7 +200,7 @@ def _write_attempts(endings: list[Ending]) -> None:
 
 def _first_look_up_s(attempt: Attempt) -> float:
     """Also for a provider that cannot be asked, or is not in the settings: it may be, one day."""
-    configured = attempt.provider in settings.SMS_PROVIDERS
+    configured = attempt.provider in provider_names()
     return (configured and get_provider(attempt.provider).look_up_after_s) or FIRST_LOOK_UP_S
 
 

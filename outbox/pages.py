@@ -3,7 +3,6 @@
 import json
 import unicodedata
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -11,40 +10,25 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth.decorators import login_required
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
-from django.views.decorators.http import require_http_methods
 
 from outbox import idempotency, segments, sending
 from outbox.exceptions import IdempotencyKeyReused, NotPaid
 from outbox.forms import ComposeForm, FilterForm, ResendForm
 from outbox.models import Outbox
+from outbox.providers import SIMULATOR
 from outbox.segments import Segmentation
 from smsportal.exceptions import DomainError
 from smsportal.models import User
+from smsportal.visits import Visit, page
 
 PAGE_SIZE = 50
-SIMULATOR = "outbox.providers.simulator.Provider"
 # How often a page looks again at what may change: seconds.
 SOON, LATER = 2, 20
-
-
-class Visit(HttpRequest):
-    """A request of somebody who is logged in."""
-
-    user: User
-
-
-Page = Callable[..., HttpResponse]
-
-
-def page(*methods: str) -> Callable[[Page], Page]:
-    """Log in first; then only these methods."""
-    return lambda view: login_required(require_http_methods(methods)(view))
 
 
 # --- the log ----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from django.db.models.functions import Now
 
 from billing.pricing import prefix_of
 from outbox.models import Outbox, ProviderState
+from outbox.providers import TEST_PROVIDER, provider_names
 
 NO_ROUTE_RETRY_S = 60
 NO_ROUTE = ("no_route", "No provider is set up for this destination. It waits for one until it expires.")
@@ -36,9 +37,11 @@ def providers_for(recipient: str) -> list[str]:
     return []
 
 
-def choose(recipient: str, attempt_number: int) -> str | None:
+def choose(entry: Outbox, attempt_number: int) -> str | None:
     """The provider of a message's n-th attempt: after a provable non-send the next in line, and round again."""
-    names = providers_for(recipient)
+    if entry.is_test:
+        return TEST_PROVIDER
+    names = providers_for(entry.recipient)
     return names[(attempt_number - 1) % len(names)] if names else None
 
 
@@ -48,7 +51,7 @@ def assign() -> int:
     entries = Outbox.objects.due().filter(provider=None).select_for_update(skip_locked=True)[:BATCH]
     chosen = defaultdict(list)
     for entry in entries:
-        chosen[choose(entry.recipient, entry.attempt_count + 1)].append(entry.pk)
+        chosen[choose(entry, entry.attempt_count + 1)].append(entry.pk)
     for provider, ids in chosen.items():
         if provider is None:
             put_off(ids, NO_ROUTE_RETRY_S, *NO_ROUTE)
@@ -66,7 +69,7 @@ def put_off(ids: list[UUID], seconds: float, error_code: str, error_details: str
 
 def divert() -> int:
     """Move due messages from providers that are paused to the next in line that is not; returns how many were moved."""
-    if not (paused := ProviderState.paused()):
+    if not (paused := ProviderState.paused() - {TEST_PROVIDER}):
         return 0
     routes = _routes()
     moved = 0
@@ -94,7 +97,7 @@ def reclaim() -> int:
     # From queue to queue by the index: there are few, and they may be long.
     while queue := _after(last):
         last = queue
-        if queue not in settings.SMS_PROVIDERS:
+        if queue not in provider_names():
             gone.append(queue)
     return _move(Outbox.objects.due().filter(provider__in=gone), None) if gone else 0
 

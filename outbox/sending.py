@@ -85,12 +85,13 @@ def check(user: User, **draft: Unpack[Draft]) -> tuple[Outbox, Quote]:
     entry = Outbox(
         id=outbox_id,
         user=user,
+        is_test=user.is_test_twin,
         message_id=str(outbox_id) if message_id is None else message_id,
         max_retries=user.retries_allowed(),
         priority=draft.get("priority", Outbox.Priority.NORMAL),
     )
     _fill(entry, draft)
-    entry.provider = routing.choose(entry.recipient, attempt_number=1)
+    entry.provider = routing.choose(entry, attempt_number=1)
     quoted = quote(user, entry.recipient, entry.text)
     most = draft.get("max_total_cost")
     if most is not None and quoted.total_cost > most:
@@ -125,6 +126,12 @@ def send(user: User, *, request: idempotency.Request | None = None, **draft: Unp
         raise
 
 
+def sender_id_of(user: User, draft: Draft) -> str | None:
+    """What a message is sent as: what it names, else the user's default; None for the provider's."""
+    sender_id = draft.get("sender_id")
+    return (user.live.default_sender_id or None) if sender_id is None else sender_id
+
+
 def _fill(entry: Outbox, draft: Draft) -> None:
     """Check what the caller wrote and put it on the entry. Raises ValidationError naming every field at fault."""
     errors: dict[str, ValidationError] = {}
@@ -139,11 +146,8 @@ def _fill(entry: Outbox, draft: Draft) -> None:
     clean("text", validation.clean_text, draft["text"])
     clean("message_id", validation.clean_name, entry.message_id)
     clean("tags", validation.clean_tags, draft.get("tags", []))
-    sender_id = draft.get("sender_id")
-    if sender_id is None:
-        sender_id = entry.user.default_sender_id or None
-    if sender_id is not None:
-        clean("sender_id", validation.clean_sender_id, sender_id, entry.user)
+    if (sender_id := sender_id_of(entry.user, draft)) is not None:
+        clean("sender_id", validation.clean_sender_id, sender_id, entry.user.live)
     if (message_name := draft.get("message_name")) is not None:
         clean("message_name", validation.clean_name, message_name)
     if (custom_data := draft.get("custom_data")) is not None:
@@ -233,7 +237,7 @@ def resend(entry: Outbox, *, request: idempotency.Request | None = None) -> Outb
                 error_code=None,
                 error_details=None,
                 retry_count=F("retry_count") + 1,
-                provider=routing.choose(entry.recipient, entry.attempt_count + 1),
+                provider=routing.choose(entry, entry.attempt_count + 1),
                 due_at=quoted.as_of,
                 expires_at=quoted.as_of + timedelta(minutes=entry.validity_minutes),
             )

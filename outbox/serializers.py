@@ -102,7 +102,7 @@ class OutboxSerializer(serializers.ModelSerializer):
     """One message and where it stands."""
 
     outboxId = serializers.UUIDField(source="id")
-    userId = serializers.UUIDField(source="user_id")
+    userId = serializers.UUIDField(source="user.live_id")
     recipientPhoneNumber = serializers.CharField(source="recipient")
     message = serializers.CharField(source="text")
     senderId = serializers.CharField(source="sender_id", allow_null=True)

@@ -37,7 +37,7 @@ from smsportal.api.authentication import caller, may_act_for_others
 from smsportal.api.pagination import KeysetPagination
 from smsportal.api.schema import problems
 from smsportal.exceptions import DomainError
-from smsportal.models import User
+from smsportal.models import ApiKey, User
 
 MAX_WAIT_S = 30
 WAIT_POLL_S = 0.05
@@ -63,23 +63,34 @@ class ActingForOthersNotAllowed(DomainError):
     code = "acting_for_others_not_allowed"
 
 
+class SenderIdNotAllowed(DomainError):
+    code = "sender_id_not_allowed"
+
+
 def user_acted_for(request: Request, user_id: uuid.UUID | None) -> User:
     """The user a request is about: the caller, or for a key that may act for others the one it names."""
-    if user_id is None or user_id == caller(request).pk:
+    if user_id is None or user_id == caller(request).live_id:
         return caller(request)
     if not may_act_for_others(request):
         raise ActingForOthersNotAllowed("This key may not act for another user.")
-    user = User.objects.filter(pk=user_id, is_active=True).first()
+    user = User.objects.filter(pk=user_id, is_active=True, live_user=None).first()
     if user is None:
         raise ValidationError({"userId": "There is no such user."}, code="no_such_user")
     return user
 
 
+def refuse_sender_id_of_other_keys(request: Request, sender_id: str | None) -> None:
+    """A key may be bound to some of its user's sender IDs; None, the provider's own, is not among them."""
+    if isinstance(request.auth, ApiKey) and not request.auth.may_send_as(sender_id):
+        allowed = ", ".join(request.auth.allowed_sender_ids)
+        raise SenderIdNotAllowed(f"This key may send as {allowed} only.")
+
+
 def entry_or_404(request: Request, outbox_id: str) -> Outbox:
     """The caller's entry; another's is as unknown as one that does not exist."""
-    visible = Outbox.objects.all() if may_act_for_others(request) else caller(request).outbox.all()
+    visible = Outbox.objects.filter(is_test=False) if may_act_for_others(request) else caller(request).outbox.all()
     try:
-        entry = visible.explained().select_related("user").get(pk=uuid.UUID(outbox_id))
+        entry = visible.explained().select_related("user__live_user").get(pk=uuid.UUID(outbox_id))
     except (ValueError, Outbox.DoesNotExist) as error:
         raise Http404 from error
     logs.about(outbox=str(entry.pk))
@@ -88,6 +99,8 @@ def entry_or_404(request: Request, outbox_id: str) -> Outbox:
 
 class SendingView(GenericAPIView):
     """What send and resend share: repeated requests, errors about an entry, and waiting for the outcome."""
+
+    scope = ApiKey.Scope.SEND
 
     def repeatable(self, request: Request, operation: str) -> idempotency.Request:
         key = request.headers.get("Idempotency-Key")
@@ -138,6 +151,7 @@ class SendView(SendingView):
                 "invalid",
                 "insufficient_balance",
                 "acting_for_others_not_allowed",
+                "sender_id_not_allowed",
                 "in_flight",
                 "body_too_large",
                 "unsupported_media_type",
@@ -156,6 +170,7 @@ class SendView(SendingView):
         serializer.is_valid(raise_exception=True)
         message = serializer.validated_data
         user = user_acted_for(request, message.pop("user_id", None))
+        refuse_sender_id_of_other_keys(request, sending.sender_id_of(user, message))
         entry = sending.send(user, **message, request=repeatable)
         location = reverse("outbox-api:detail", [entry.pk])
         return self.answer(request, entry, status.HTTP_201_CREATED, {"Location": location})
@@ -174,6 +189,7 @@ class QuoteView(SendingView):
             **problems(
                 "invalid",
                 "acting_for_others_not_allowed",
+                "sender_id_not_allowed",
                 "body_too_large",
                 "unsupported_media_type",
                 "no_price",
@@ -188,6 +204,7 @@ class QuoteView(SendingView):
         serializer.is_valid(raise_exception=True)
         message = serializer.validated_data
         user = user_acted_for(request, message.pop("user_id", None))
+        refuse_sender_id_of_other_keys(request, sending.sender_id_of(user, message))
         _, quoted = sending.check(user, **message)
         return Response(QuoteSerializer(quoted).data)
 
@@ -206,6 +223,7 @@ class ResendView(SendingView):
             **problems(
                 "invalid",
                 "insufficient_balance",
+                "sender_id_not_allowed",
                 "not_found",
                 "not_failed",
                 "retry_limit_reached",
@@ -223,6 +241,7 @@ class ResendView(SendingView):
         serializer = self.get_serializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         entry = entry_or_404(request, serializer.validated_data["outbox_id"])
+        refuse_sender_id_of_other_keys(request, entry.sender_id)
         entry = sending.resend(entry, request=repeatable)
         return self.answer(request, entry, status.HTTP_200_OK, {})
 
@@ -244,6 +263,7 @@ class CancelView(SendingView):
 class LogView(GenericAPIView):
     """The log, as far as the caller may see it and the filters let it through."""
 
+    scope = ApiKey.Scope.READ
     filterset_class = OutboxFilter
     queryset = Outbox.objects.none()
 
@@ -314,6 +334,7 @@ class OutboxExportView(LogView):
 class OutboxDetailView(GenericAPIView):
     """One message."""
 
+    scope = ApiKey.Scope.READ
     serializer_class = OutboxDetailSerializer
 
     @extend_schema(

@@ -1,22 +1,24 @@
 """The admin of users, of their apps' keys and of notices to the staff; and what the whole admin is called."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
-from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
-from django.core.exceptions import PermissionDenied
-from django.db.models import Q, QuerySet
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import transaction
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
+from smsportal.exceptions import DomainError
+from smsportal.forms import KeyForm, RotateForm
 from smsportal.log_admin import LogAdmin, note
 from smsportal.log_in_admin import RemovesSecondFactors
 from smsportal.models import ApiKey, Notice, User
@@ -30,6 +32,24 @@ admin.site.enable_nav_sidebar = False  # the lists need the width
 admin.site.unregister(Group)
 
 
+class TwinFilter(admin.SimpleListFilter):
+    """People, unless somebody asks for the users that test keys act as."""
+
+    title = "kind"
+    parameter_name = "twins"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", "Test twins")]
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        current, *others = super().choices(changelist)
+        yield {**current, "display": "Users"}
+        yield from others
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[User]) -> QuerySet[User]:
+        return queryset.filter(live_user__isnull=self.value() != "yes")
+
+
 @admin.register(User)
 class UserAdmin(RemovesSecondFactors, DjangoUserAdmin):
     """People who send, and staff. Nobody is deleted: what they did stays attributed; make them inactive instead.
@@ -37,7 +57,8 @@ class UserAdmin(RemovesSecondFactors, DjangoUserAdmin):
     Only superusers hand out rights or change staff: who may change users could otherwise take any right.
     """
 
-    list_display = ("username", "email", "is_active", "is_staff", "default_sender_id", "last_login")
+    list_display = ("username", "test_twin", "email", "is_active", "is_staff", "default_sender_id", "last_login")
+    list_filter = (TwinFilter, *DjangoUserAdmin.list_filter)
     fieldsets = (
         (None, {"fields": ("username", "password")}),
         ("Sending", {"fields": ("default_sender_id", "max_retries")}),
@@ -47,7 +68,21 @@ class UserAdmin(RemovesSecondFactors, DjangoUserAdmin):
     )
     readonly_fields = ("last_login", "date_joined")
 
+    @admin.display(description="test twin", boolean=True)
+    def test_twin(self, user: User) -> bool:
+        return user.is_test_twin
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[User], search_term: str
+    ) -> tuple[QuerySet[User], bool]:
+        found, may_have_duplicates = super().get_search_results(request, queryset, search_term)
+        if request.path == reverse("admin:autocomplete"):  # a field asks: none of them is for test twins
+            found = found.filter(live_user=None)
+        return found, may_have_duplicates
+
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        if isinstance(obj, User) and obj.is_test_twin:
+            return False
         if isinstance(obj, User) and obj.is_staff and not is_superuser(request):
             return False
         return super().has_change_permission(request, obj)
@@ -78,35 +113,39 @@ def is_superuser(request: HttpRequest) -> bool:
     return request.user.is_active and bool(getattr(request.user, "is_superuser", False))
 
 
-class KeyForm(forms.ModelForm):
-    class Meta:
-        model = ApiKey
-        fields = ("user", "name", "may_act_for_others", "expires_at")
+class AdminKeyForm(KeyForm):
+    """A new key for any user, with what only the staff may grant."""
+
+    class Meta(KeyForm.Meta):
+        fields = ("user", *KeyForm.Meta.fields, "may_act_for_others")
         help_texts = {
-            "name": "What the key is for, such as the app that uses it.",
+            **KeyForm.Meta.help_texts,
             "may_act_for_others": "The key may send and read for every user, and spends their money.",
             "expires_at": "UTC; empty for a key that works until it is revoked.",
         }
+        widgets: dict[str, Any] = {}  # the admin's own
 
-    def clean(self) -> dict[str, Any]:
-        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
-        expires_at = cleaned.get("expires_at")
-        if expires_at is not None and expires_at <= timezone.now():
-            self.add_error("expires_at", "The key would have expired already.")
-        return cleaned
+    def clean_user(self) -> User:
+        user: User = self.cleaned_data["user"]
+        if user.is_test_twin:
+            raise ValidationError("Make a test key for the user that this test twin stands for.")
+        return user
 
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(admin.ModelAdmin):
-    """Keys are made, shown once and revoked; never changed, never deleted."""
+    """Keys are made, shown once, rotated and revoked; never changed, never deleted."""
 
-    form = KeyForm
+    form = AdminKeyForm
     actions = None
     autocomplete_fields = ("user",)
-    list_display = ("user", "name", "shown_hint", "works", "created_at", "expires_at", "last_used_at", "revoked_at")
+    list_display = (
+        *("user", "name", "shown_hint", "works", "shown_scopes"),
+        *("created_at", "expires_at", "last_used_at", "revoked_at"),
+    )
     list_display_links = ("name",)
     list_filter = ("may_act_for_others",)
-    list_select_related = ("user",)
+    list_select_related = ("user__live_user",)
     ordering = ("-created_at",)
     search_fields = ("=user__username", "=hint", "name")
     search_help_text = "A user name, the beginning of a key as it is listed here, or a part of a key's name."
@@ -118,12 +157,24 @@ class ApiKeyAdmin(admin.ModelAdmin):
 
     @admin.display(description="works", boolean=True)
     def works(self, key: ApiKey) -> bool:
-        now = timezone.now()
-        is_over = any(end is not None and end <= now for end in (key.expires_at, key.revoked_at))
-        return key.user.is_active and not is_over
+        return key.state() == "works"
+
+    @admin.display(description="scopes")
+    def shown_scopes(self, key: ApiKey) -> str:
+        return ", ".join(key.scopes)
+
+    @admin.display(description="sender IDs")
+    def shown_sender_ids(self, key: ApiKey) -> str:
+        return ", ".join(key.allowed_sender_ids) or "all that the user may use"
+
+    @admin.display(description="IP ranges")
+    def shown_ip_ranges(self, key: ApiKey) -> str:
+        return ", ".join(key.allowed_ip_ranges) or "anywhere"
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return KeyForm.Meta.fields if obj is None else (*self.list_display, "may_act_for_others")
+        if obj is None:
+            return AdminKeyForm.Meta.fields
+        return (*self.list_display, "may_act_for_others", "shown_sender_ids", "shown_ip_ranges", "replaces")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         return () if obj is None else self.get_fields(request, obj)
@@ -140,13 +191,19 @@ class ApiKeyAdmin(admin.ModelAdmin):
     def has_revoke_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("smsportal.change_apikey")
 
+    def has_rotate_permission(self, request: HttpRequest) -> bool:
+        """It ends one key and makes another, which whoever does it gets to see."""
+        return self.has_revoke_permission(request) and self.has_add_permission(request)
+
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         return lookup in ("may_act_for_others__exact", "user__id__exact")  # not `?digest__startswith=`
 
     def get_urls(self) -> list[URLPattern]:
         revoke = self.admin_site.admin_view(self.revoke_view)
+        rotate = self.admin_site.admin_view(self.rotate_view)
         own: list[URLPattern] = [
             path("<int:key_id>/revoke/", revoke, name="smsportal_apikey_revoke"),
+            path("<int:key_id>/rotate/", rotate, name="smsportal_apikey_rotate"),
         ]
         return own + super().get_urls()
 
@@ -154,49 +211,73 @@ class ApiKeyAdmin(admin.ModelAdmin):
 
     @sensitive_variables()
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        key, secret = ApiKey.issue(obj.user, obj.name, may_act_for_others=obj.may_act_for_others)
-        ApiKey.objects.filter(pk=key.pk).update(expires_at=obj.expires_at)
+        key, secret = ApiKey.issue(**form.cleaned_data)
         obj.pk = key.pk
         obj.refresh_from_db()
         obj.secret = secret  # of this object, for the answer to this request; no field, so nothing stores it
 
     @sensitive_variables()
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
+        return self._show_secret(request, obj, obj.secret)
+
+    @sensitive_variables()
+    def _show_secret(self, request: HttpRequest, key: ApiKey, secret: str) -> HttpResponse:
         """Show the secret in the answer itself: a message would keep it in a cookie or in the sessions table."""
-        context = self._context(request, obj, title="The new API key", secret=obj.secret)
+        context = self._context(request, key, title="The new API key", secret=secret)
         return TemplateResponse(request, "admin/smsportal/apikey/created.html", context)
 
-    # --- revoking one -------------------------------------------------------------------------------------------------
+    # --- ending one ---------------------------------------------------------------------------------------------------
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        may_revoke = self.has_revoke_permission(request)
-        return super().change_view(request, object_id, form_url, {**(extra_context or {}), "may_revoke": may_revoke})
+        may = {
+            "may_revoke": self.has_revoke_permission(request),
+            "may_rotate": self.has_rotate_permission(request),
+        }
+        return super().change_view(request, object_id, form_url, {**(extra_context or {}), **may})
 
     def revoke_view(self, request: HttpRequest, key_id: int) -> HttpResponse:
         """Ask (GET), then end the key (POST)."""
         if not self.has_revoke_permission(request):
             raise PermissionDenied
-        key = get_object_or_404(ApiKey.objects.select_related("user"), pk=key_id)
+        key = self._key_or_404(key_id)
         if request.method != "POST":
             context = self._context(request, key, title="Revoke an API key")
             return TemplateResponse(request, "admin/smsportal/apikey/revoke.html", context)
-        now = timezone.now()
-        if still_working(now).filter(pk=key.pk).update(revoked_at=now):
+        if key.revoke():
             note(request, key, "Revoked.")
             messages.success(request, f"The key {key} is revoked: no request with it is let in from now on.")
         else:
             messages.warning(request, f"The key {key} was revoked before.")
         return HttpResponseRedirect(reverse("admin:smsportal_apikey_change", args=[key.pk]))
 
+    @sensitive_variables()
+    def rotate_view(self, request: HttpRequest, key_id: int) -> HttpResponse:
+        """Ask for how long the old key works on (GET), then make the new one and show it (POST)."""
+        if not self.has_rotate_permission(request):
+            raise PermissionDenied
+        key = self._key_or_404(key_id)
+        form = RotateForm(request.POST or None)
+        if not form.is_valid():
+            context = self._context(request, key, title="Rotate an API key", form=form)
+            return TemplateResponse(request, "admin/smsportal/apikey/rotate.html", context)
+        hours = form.cleaned_data["keep_hours"]
+        try:
+            with transaction.atomic():
+                new, secret = key.rotate(timedelta(hours=hours))
+                note(request, key, f"Rotated: {new} takes its place; it works on for {hours} hours.")
+                note(request, new, f"Made in the place of {key}.")
+        except DomainError as error:
+            messages.error(request, error.message)
+            return HttpResponseRedirect(reverse("admin:smsportal_apikey_change", args=[key.pk]))
+        return self._show_secret(request, new, secret)
+
+    def _key_or_404(self, key_id: int) -> ApiKey:
+        return get_object_or_404(ApiKey.objects.select_related("user__live_user"), pk=key_id)
+
     def _context(self, request: HttpRequest, key: ApiKey, **context: Any) -> dict[str, Any]:
         return {**self.admin_site.each_context(request), "opts": self.opts, "original": key, **context}
-
-
-def still_working(now: Any) -> QuerySet[ApiKey]:
-    """Keys that nobody has revoked yet."""
-    return ApiKey.objects.filter(Q(revoked_at=None) | Q(revoked_at__gt=now))
 
 
 class OverFilter(admin.SimpleListFilter):

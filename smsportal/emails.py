@@ -76,7 +76,7 @@ def _letter(notice: Notice) -> Letter:
         attempt=notice.email_attempts + 1,
         message_id=f"<notice-{notice.pk}-{last}@{urlsplit(settings.PUBLIC_URL).hostname}>",
         to=notice.user.alert_email or notice.user.email,
-        subject=SUBJECTS.get(notice.kind, "A notice"),
+        subject=SUBJECTS.get(notice.kind, "A notice") + (" (test)" if notice.user.is_test_twin else ""),
         text=notice.text,
         outbox_ids=tuple(subject for _, subject in subjects[:NAMED]),
         count=len(subjects),

@@ -6,16 +6,22 @@ import re
 import secrets
 import uuid
 from datetime import datetime, timedelta
-from typing import ClassVar, Self
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from typing import Any, ClassVar, Self
 
 import uuid_utils.compat
 from django.conf import settings
+from django.contrib.auth.hashers import UNUSABLE_PASSWORD_PREFIX
 from django.contrib.auth.models import AbstractUser
 from django.contrib.postgres.fields import ArrayField
-from django.db import models
+from django.core.exceptions import ValidationError
+from django.db import models, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
+
+from smsportal.exceptions import DomainError
+from smsportal.instants import database_now
 
 
 def uuid7() -> uuid.UUID:
@@ -24,7 +30,11 @@ def uuid7() -> uuid.UUID:
 
 
 class User(AbstractUser):
-    """A person, or a business with its apps, who sends messages and pays for them."""
+    """A person, or a business with its apps, who sends messages and pays for them.
+
+    A test twin is what a user's test keys act as: a user of its own, with its own outbox and play money, so that
+    nothing it does can mix with what is real. What the user may and pays holds for it too. Nobody logs in as one.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     default_sender_id = models.CharField(
@@ -38,36 +48,111 @@ class User(AbstractUser):
     failure_alerts = models.BooleanField(default=True, help_text="Tell the user of failed messages.")
     email_alerts = models.BooleanField(default=False, help_text="Send notices by e-mail too.")
     alert_email = models.EmailField(blank=True, help_text="Where to; empty for the user's own address.")
+    # Of a test twin: the user it stands for.
+    live_user = models.OneToOneField("self", models.PROTECT, null=True, editable=False, related_name="twin")
 
     class Meta(AbstractUser.Meta):
-        pass
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(live_user=None)
+                | Q(password__startswith=UNUSABLE_PASSWORD_PREFIX, is_staff=False, is_superuser=False),
+                name="user_test_twin_cannot_log_in",
+            )
+        ]
+
+    @property
+    def is_test_twin(self) -> bool:
+        return self.live_user_id is not None
+
+    @property
+    def live(self) -> "User":
+        """Whose prices, sender IDs and limits hold: the user's own, or those of the one this test twin stands for."""
+        return self.live_user or self
+
+    @property
+    def live_id(self) -> uuid.UUID:
+        return self.live_user_id or self.pk
+
+    def test_twin(self) -> "User":
+        """The user's test twin, made at first need."""
+        name = f"{self.username[:143]} (test)"  # no name that somebody can be given has a space in it
+        if User.objects.filter(username=name).exclude(live_user=self).exists():  # of one who had our name before
+            name = f"{self.pk} (test)"
+        defaults = {"username": name, "password": UNUSABLE_PASSWORD_PREFIX}
+        return User.objects.get_or_create(live_user=self, defaults=defaults)[0]
 
     def retries_allowed(self) -> int:
         """Resends of a message: the user's own number, up to the operator's cap."""
         cap: int = settings.SMS_MAX_RETRIES
-        return cap if self.max_retries is None else min(self.max_retries, cap)
+        own = self.live.max_retries if self.max_retries is None else self.max_retries
+        return cap if own is None else min(own, cap)
 
 
 class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
     def usable(self) -> Self:
         """Keys that let somebody in at this moment."""
-        return self.filter(
-            Q(expires_at=None) | Q(expires_at__gt=Now()),
-            Q(revoked_at=None) | Q(revoked_at__gt=Now()),
-            user__is_active=True,
-        )
+        return self.unended().filter(Q(user__live_user=None) | Q(user__live_user__is_active=True), user__is_active=True)
+
+    def unended(self) -> Self:
+        """Keys that neither the clock nor anybody has ended yet."""
+        return self.filter(Q(expires_at=None) | Q(expires_at__gt=Now()), Q(revoked_at=None) | Q(revoked_at__gt=Now()))
+
+    def of(self, user: User) -> Self:
+        """A user's keys, those of the test twin too."""
+        return self.filter(Q(user=user) | Q(user__live_user=user))
+
+
+class KeyHasEnded(DomainError):
+    """The key was revoked, has expired, or was replaced before."""
+
+    code = "key_has_ended"
+
+
+def validate_ip_range(text: str) -> None:
+    """An address, or a range of them in CIDR notation."""
+    try:
+        ip_network(text)
+    except ValueError as error:
+        raise ValidationError(
+            "Give ranges as 192.0.2.0/24 or 2001:db8::/32, or single addresses.", code="invalid_ip_range"
+        ) from error
+
+
+def all_scopes() -> list[str]:
+    return list(ApiKey.Scope.values)
 
 
 class ApiKey(models.Model):
-    """A secret that lets an app act as its user. Only a SHA-256 of it is kept: 256 random bits need no slow hash."""
+    """A secret that lets an app act as its user, within the key's rights.
+
+    Only a SHA-256 of it is kept: 256 random bits need no slow hash. It is found by that in an index, which is as good
+    as a comparison in constant time: how long the search takes tells at most how a digest begins, and from that nobody
+    finds a key.
+    """
+
+    class Scope(models.TextChoices):
+        SEND = "send", "send: send, quote, resend and cancel messages"
+        READ = "read", "read: read the log, alerts and webhooks"
+        BILLING = "billing", "billing: read balance, statement and prices"
+        SETTINGS = "settings", "settings: change alerts and webhooks"
 
     PREFIX: ClassVar = "sms_"
+    TEST_PREFIX: ClassVar = "sms_test_"
+    HINT_LENGTH: ClassVar = 8  # characters after the prefix
+    KEPT_AFTER_ROTATION: ClassVar = timedelta(hours=24)
+    LONGEST_KEPT: ClassVar = timedelta(days=30)
 
-    user = models.ForeignKey(User, models.CASCADE, related_name="api_keys")
+    user = models.ForeignKey(User, models.CASCADE, related_name="api_keys")  # of a test key: the test twin
     name = models.CharField(max_length=64)
     digest = models.CharField(max_length=64, unique=True, editable=False)  # SHA-256, hexadecimal
-    hint = models.CharField(max_length=12, editable=False)  # the key's first characters, to tell keys apart
+    hint = models.CharField(max_length=20, editable=False)  # the key's first characters, to tell keys apart
+    scopes = ArrayField(models.CharField(max_length=16, choices=Scope), default=all_scopes)
     may_act_for_others = models.BooleanField(default=False)
+    allowed_sender_ids = ArrayField(models.CharField(max_length=16), default=list, blank=True)  # empty: all the user's
+    allowed_ip_ranges = ArrayField(  # empty: from anywhere
+        models.CharField(max_length=43, validators=[validate_ip_range]), default=list, blank=True
+    )
+    replaces = models.OneToOneField("self", models.SET_NULL, null=True, editable=False, related_name="replacement")
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
@@ -78,24 +163,91 @@ class ApiKey(models.Model):
     def __str__(self) -> str:
         return f"{self.name} ({self.hint}…)"
 
+    def clean(self) -> None:
+        if self.expires_at is not None and self.expires_at <= timezone.now():
+            raise ValidationError({"expires_at": "The key would have expired already."})
+
     @classmethod
     def issue(
-        cls, user: User, name: str, *, may_act_for_others: bool = False, secret: str | None = None
+        cls, user: User, name: str, *, is_test: bool = False, secret: str | None = None, **rights: Any
     ) -> tuple["ApiKey", str]:
-        """Make a key; returns it with the secret, which nobody can read again."""
-        secret = secret or cls.PREFIX + secrets.token_urlsafe(32)
-        key = cls.objects.create(
-            user=user,
-            name=name,
-            digest=cls.digest_of(secret),
-            hint=secret[:12],
-            may_act_for_others=may_act_for_others,
-        )
+        """Make a key; returns it with the secret, which nobody can read again.
+
+        rights: fields of the key; those left out allow all, but not to act for others.
+        Raises ValidationError naming the fields at fault.
+        """
+        if user.is_test_twin:
+            raise ValidationError({"user": "Make test keys for the user that this test twin stands for."})
+        prefix = cls.TEST_PREFIX if is_test else cls.PREFIX
+        secret = secret or prefix + secrets.token_urlsafe(32)
+        key = cls(name=name, digest=cls.digest_of(secret), hint=secret[: len(prefix) + cls.HINT_LENGTH], **rights)
+        key.clean_fields(exclude={"user", "replaces"})
+        key.clean()
+        if is_test and key.may_act_for_others:
+            raise ValidationError({"may_act_for_others": "A test key acts for its own user only."})
+        with transaction.atomic():
+            key.user = user.test_twin() if is_test else user
+            key.save(force_insert=True)
         return key, secret
+
+    def rotate(self, keep: timedelta = KEPT_AFTER_ROTATION) -> tuple["ApiKey", str]:
+        """Make a key with the same rights in this one's place, which itself goes on working for `keep` and no longer.
+
+        The new one lasts as long as this one was made to. keep: up to LONGEST_KEPT, else ValueError.
+        Raises KeyHasEnded: a key is replaced once.
+        """
+        if not timedelta(0) <= keep <= self.LONGEST_KEPT:
+            raise ValueError(f"A replaced key works on for at most {self.LONGEST_KEPT.days} days.")
+        now = database_now()
+        with transaction.atomic():
+            old = ApiKey.objects.unended().select_for_update().filter(pk=self.pk).first()
+            if old is None or ApiKey.objects.filter(replaces=old).exists():  # asked once it is locked
+                raise KeyHasEnded(f"The key {self} has ended or was replaced before: make a new one.")
+            new, secret = ApiKey.issue(
+                self.user.live,
+                old.name,
+                is_test=self.is_test,
+                scopes=old.scopes,
+                may_act_for_others=old.may_act_for_others,
+                allowed_sender_ids=old.allowed_sender_ids,
+                allowed_ip_ranges=old.allowed_ip_ranges,
+                expires_at=old.expires_at and now + (old.expires_at - old.created_at),
+                replaces=old,
+            )
+            old.expires_at = min(old.expires_at or now + keep, now + keep)
+            old.save(update_fields=["expires_at"])
+        return new, secret
+
+    def revoke(self) -> bool:
+        """End the key: no request that begins from now on is let in. Returns whether it had not been revoked before."""
+        unrevoked = ApiKey.objects.filter(Q(revoked_at=None) | Q(revoked_at__gt=Now()), pk=self.pk)
+        return bool(unrevoked.update(revoked_at=Now()))
+
+    @property
+    def is_test(self) -> bool:
+        return self.user.is_test_twin
+
+    def state(self) -> str:
+        """One word for people: works, revoked, expired, or inactive as its user is."""
+        now = timezone.now()
+        if self.revoked_at is not None and self.revoked_at <= now:
+            return "revoked"
+        if self.expires_at is not None and self.expires_at <= now:
+            return "expired"
+        return "works" if self.user.is_active and self.user.live.is_active else "inactive"
+
+    def may_send_as(self, sender_id: str | None) -> bool:
+        return not self.allowed_sender_ids or sender_id in self.allowed_sender_ids
+
+    def may_come_from(self, address: IPv4Address | IPv6Address | None) -> bool:
+        """Whether the key may be used from an address; None: nobody knows from which."""
+        if not self.allowed_ip_ranges:
+            return True
+        return address is not None and any(address in ip_network(allowed) for allowed in self.allowed_ip_ranges)
 
     @classmethod
     def looks_like_one(cls, text: str) -> bool:
-        return re.fullmatch(rf"{cls.PREFIX}[A-Za-z0-9_-]{{43}}", text) is not None
+        return re.fullmatch(rf"({cls.PREFIX}|{cls.TEST_PREFIX})[A-Za-z0-9_-]{{43}}", text) is not None
 
     @staticmethod
     def digest_of(secret: str) -> str:

@@ -1,11 +1,11 @@
 """Attempts and receipts, as they were; and what the audits made of it all."""
 
-from django.conf import settings
 from django.contrib import admin
 from django.db.models import Q
 
 from outbox.admin.parts import ProviderFilter, as_uuid, shown_raw, without_text
 from outbox.models import Attempt, AuditRun, Receipt
+from outbox.providers import provider_names
 from smsportal.log_admin import LogAdmin
 
 
@@ -31,7 +31,7 @@ class AttemptAdmin(LogAdmin):
     def find(self, term: str) -> Q:
         outbox_id = as_uuid(term)
         # The index of the providers' ids begins with the provider.
-        by_provider = Q(provider__in=list(settings.SMS_PROVIDERS), provider_message_id=term)
+        by_provider = Q(provider__in=provider_names(), provider_message_id=term)
         return by_provider | Q(outbox_id=outbox_id) if outbox_id else by_provider
 
 
@@ -50,7 +50,7 @@ class ReceiptAdmin(LogAdmin):
 
     def find(self, term: str) -> Q:
         outbox_id = as_uuid(term)
-        orphans = Q(effect=Receipt.Effect.ORPHAN, provider__in=list(settings.SMS_PROVIDERS), provider_message_id=term)
+        orphans = Q(effect=Receipt.Effect.ORPHAN, provider__in=provider_names(), provider_message_id=term)
         return orphans | Q(outbox_id=outbox_id) if outbox_id else orphans
 
 

@@ -5,12 +5,12 @@ import uuid
 from typing import Any
 
 from django import forms
-from django.conf import settings
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from outbox.models import HIDDEN, Outbox, Receipt
+from outbox.providers import provider_names
 
 
 def without_text(entry: Outbox | None, details: str | None) -> str | None:
@@ -35,13 +35,13 @@ class ReasonForm(forms.Form):
 
 
 class ProviderFilter(admin.SimpleListFilter):
-    """The providers of the settings: to list those of the table would mean to read all of it."""
+    """The providers that are served: to list those of the table would mean to read all of it."""
 
     title = "provider"
     parameter_name = "provider"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, name) for name in settings.SMS_PROVIDERS]
+        return [(name, name) for name in provider_names()]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(provider=self.value()) if self.value() else queryset

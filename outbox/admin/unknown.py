@@ -93,7 +93,7 @@ class UnknownOutcomeAdmin(LogAdmin):
         return without_text(entry, _latest(entry).error_details) or "-"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        return UnknownOutcome.objects.filter(outcome=Outbox.Outcome.UNKNOWN).prefetch_related("attempts")
+        return UnknownOutcome.objects.doubtful().prefetch_related("attempts")
 
     def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponse:
         """A message has one page, which hides what is private."""

@@ -15,13 +15,16 @@ from outbox.alerts.serializers import AlertSerializer, AlertSettingsSerializer, 
 from smsportal import notices
 from smsportal.api.authentication import caller
 from smsportal.api.schema import problems
-from smsportal.models import Notice
+from smsportal.models import ApiKey, Notice
 
 MOST = 200  # alerts of one answer
 
 
 class AlertSettingsView(APIView):
     """How a user is told."""
+
+    scope = ApiKey.Scope.READ
+    scope_to_change = ApiKey.Scope.SETTINGS
 
     @extend_schema(
         operation_id="getAlertSettings",
@@ -49,6 +52,8 @@ class AlertSettingsView(APIView):
 class AlertsView(APIView):
     """What a user was told."""
 
+    scope = ApiKey.Scope.READ
+
     @extend_schema(
         operation_id="listAlerts",
         summary="List alerts",
@@ -72,6 +77,8 @@ class AlertsView(APIView):
 
 class ReadAlertView(APIView):
     """It was seen."""
+
+    scope = ApiKey.Scope.SETTINGS
 
     @extend_schema(
         operation_id="readAlert",

@@ -9,11 +9,20 @@ from django.utils.module_loading import import_string
 
 from outbox.providers.base import Provider
 
+# Answers the messages of test keys, and no others: the database knows this name too.
+TEST_PROVIDER = "test"
+SIMULATOR = "outbox.providers.simulator.Provider"
+
+
+def provider_names() -> list[str]:
+    """All providers that a dispatcher serves: those of SMS_PROVIDERS, and the simulator for test keys."""
+    return [*settings.SMS_PROVIDERS, TEST_PROVIDER]
+
 
 @cache
 def get_provider(name: str) -> Provider:
-    """The provider called `name` in SMS_PROVIDERS. Raises KeyError."""
-    configured = settings.SMS_PROVIDERS[name]
+    """The provider of this name. Raises KeyError."""
+    configured: dict[str, Any] = {"BACKEND": SIMULATOR} if name == TEST_PROVIDER else settings.SMS_PROVIDERS[name]
     backend = import_string(configured["BACKEND"])
     return backend(name, **configured.get("OPTIONS", {}))  # type: ignore[no-any-return]
 

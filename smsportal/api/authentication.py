@@ -7,9 +7,10 @@ from rest_framework import authentication, exceptions
 from rest_framework.request import Request
 
 from smsportal import logs
+from smsportal.addresses import proved_address
 from smsportal.models import ApiKey, User
 
-# One sentence for a missing, wrong, expired or revoked key, so that nobody learns which it was.
+# One sentence for a missing, wrong, expired, revoked or misplaced key, so that nobody learns which it was.
 REFUSED = "Give a valid API key: Authorization: Bearer <key>."
 
 
@@ -25,8 +26,9 @@ class ApiKeyAuthentication(authentication.BaseAuthentication):
         scheme, _, secret = header.partition(" ")
         if scheme.lower() != "bearer":
             raise exceptions.AuthenticationFailed(REFUSED)
-        key = ApiKey.objects.usable().select_related("user").filter(digest=ApiKey.digest_of(secret.strip())).first()
-        if key is None:
+        keys = ApiKey.objects.usable().select_related("user__live_user")
+        key = keys.filter(digest=ApiKey.digest_of(secret.strip())).first()
+        if key is None or not key.may_come_from(proved_address(request)):
             raise exceptions.AuthenticationFailed(REFUSED)
         logs.about(user=str(key.user_id), key=key.hint)
         key.note_use()

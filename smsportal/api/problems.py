@@ -42,8 +42,12 @@ KINDS = {
     ),
     "insufficient_balance": Kind(402, "Insufficient balance", "Top up, then resend the entry given in `outbox`."),
     "forbidden": Kind(403, "Forbidden", "This caller may not do that."),
+    "scope_missing": Kind(403, "Scope missing", "Use a key that has the scope given in `scope`."),
     "acting_for_others_not_allowed": Kind(
         403, "Acting for others not allowed", "Leave `userId` out, or use a key that may act for other users."
+    ),
+    "sender_id_not_allowed": Kind(
+        403, "Sender ID not allowed", "Send with a sender ID that this user and this key may use."
     ),
     "not_found": Kind(404, "Not found", "There is no such thing, or it is not yours."),
     "method_not_allowed": Kind(405, "Method not allowed", "Use one of the methods in `Allow`."),

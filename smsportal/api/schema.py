@@ -3,11 +3,27 @@
 from collections import defaultdict
 from typing import Any
 
+from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 
+from smsportal.api.permissions import scope_of
 from smsportal.api.problems import CONTENT_TYPE, KINDS
 from smsportal.api.serializers import Money
+
+
+class ScopedSchema(AutoSchema):
+    """Each operation says which scope its key needs, as its view declares it to HasScope."""
+
+    view: Any
+    method: str
+
+    def get_description(self) -> str:  # type: ignore[override]  # drf-spectacular's own
+        scope = scope_of(self.view, self.method)
+        return f"{super().get_description() or ''}\n\nA key needs the scope `{scope}`.".strip()
+
+    def get_extensions(self) -> dict[str, Any]:
+        return {**super().get_extensions(), "x-required-scope": str(scope_of(self.view, self.method))}
 
 
 class FieldErrorSerializer(serializers.Serializer):
@@ -39,6 +55,7 @@ class ProblemSerializer(serializers.Serializer):
     smsUnitsUsed = serializers.IntegerField(required=False, help_text="With `too_many_segments`.")
     retryCount = serializers.IntegerField(required=False, help_text="With `retry_limit_reached`.")
     maxRetries = serializers.IntegerField(required=False, help_text="With `retry_limit_reached`.")
+    scope = serializers.CharField(required=False, help_text="With `scope_missing`: the scope that is needed.")
     outcome = serializers.CharField(required=False, allow_null=True, help_text="With `not_failed`: of the entry.")
     outbox = serializers.DictField(
         required=False,
@@ -47,7 +64,7 @@ class ProblemSerializer(serializers.Serializer):
 
 
 # What any call with a key may meet.
-COMMON = ("unauthorized", "forbidden", "method_not_allowed", "internal_error", "unavailable")
+COMMON = ("unauthorized", "forbidden", "scope_missing", "method_not_allowed", "internal_error", "unavailable")
 
 
 def problems(*codes: str) -> dict[tuple[int, str], Any]:

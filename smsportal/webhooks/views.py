@@ -16,7 +16,7 @@ from rest_framework.views import APIView
 from smsportal.api.authentication import caller
 from smsportal.api.pagination import KeysetPagination
 from smsportal.api.schema import problems
-from smsportal.models import WebhookDelivery, WebhookEndpoint
+from smsportal.models import ApiKey, WebhookDelivery, WebhookEndpoint
 from smsportal.webhooks import deliveries, events
 from smsportal.webhooks.serializers import (
     EVENTS,
@@ -41,6 +41,9 @@ def endpoint_or_404(request: Request, webhook_id: str) -> WebhookEndpoint:
 
 class WebhooksView(APIView):
     """All of a user's endpoints."""
+
+    scope = ApiKey.Scope.READ
+    scope_to_change = ApiKey.Scope.SETTINGS
 
     @extend_schema(
         operation_id="listWebhooks", summary="List webhooks", responses={200: WebhooksSerializer, **problems()}
@@ -80,6 +83,9 @@ def create(user: Any, url: str, events: list[str] | None = None) -> WebhookEndpo
 class WebhookView(APIView):
     """One endpoint."""
 
+    scope = ApiKey.Scope.READ
+    scope_to_change = ApiKey.Scope.SETTINGS
+
     @extend_schema(
         operation_id="getWebhook", summary="Read a webhook", responses={200: WebhookSerializer, **problems("not_found")}
     )
@@ -99,6 +105,8 @@ class WebhookView(APIView):
 class EnableWebhookView(APIView):
     """Call it again."""
 
+    scope = ApiKey.Scope.SETTINGS
+
     @extend_schema(
         operation_id="enableWebhook",
         summary="Enable a webhook again",
@@ -116,6 +124,8 @@ class EnableWebhookView(APIView):
 class TestWebhookView(APIView):
     """Try it."""
 
+    scope = ApiKey.Scope.SETTINGS
+
     @extend_schema(
         operation_id="testWebhook",
         summary="Send a test event",
@@ -132,6 +142,7 @@ class TestWebhookView(APIView):
 class DeliveriesView(GenericAPIView):
     """What became of telling."""
 
+    scope = ApiKey.Scope.READ
     serializer_class = DeliverySerializer
     queryset = WebhookDelivery.objects.none()
     filter_backends = ()
@@ -156,6 +167,8 @@ class DeliveriesView(GenericAPIView):
 
 class ReplayView(APIView):
     """Tell it once more."""
+
+    scope = ApiKey.Scope.SETTINGS
 
     @extend_schema(
         operation_id="replayWebhookDelivery",

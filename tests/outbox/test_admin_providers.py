@@ -38,18 +38,18 @@ def test_a_paused_provider_is_shown_with_its_reason_and_its_queue(admin_site, wa
 def test_the_staff_stop_and_start_a_provider_with_a_reason(staff_with, waiting, provider):
     site = staff_with(*MAY_OPERATE)
     assert "1 waits for it now" in site.get(page("stop")).content.decode()
-    assert ProviderState.objects.get().circuit == "closed"  # asking did nothing
+    assert ProviderState.objects.get(provider="locmem").circuit == "closed"  # asking did nothing
 
     site.post(page("stop"), {"reason": ""})
-    assert ProviderState.objects.get().circuit == "closed"
+    assert ProviderState.objects.get(provider="locmem").circuit == "closed"
     site.post(page("stop"), {"reason": "their maintenance"})
     Dispatcher(concurrency=1).run(once=True)
-    assert (ProviderState.objects.get().circuit, provider.messages) == ("stopped", [])
+    assert (ProviderState.objects.get(provider="locmem").circuit, provider.messages) == ("stopped", [])
     assert "Stop: their maintenance" in LogEntry.objects.get().change_message
 
     site.post(page("start"), {"reason": "it is over"})
     Dispatcher(concurrency=1).run(once=True)
-    assert (ProviderState.objects.get().circuit, len(provider.messages)) == ("closed", 1)
+    assert (ProviderState.objects.get(provider="locmem").circuit, len(provider.messages)) == ("closed", 1)
     assert LogEntry.objects.count() == 2
 
 
@@ -60,7 +60,7 @@ def test_only_those_who_may_stop_a_provider(staff_with, waiting, permissions, na
 
     assert site.get(page(name)).status_code == 403
     assert site.post(page(name), {"reason": "x"}).status_code == 403
-    assert ProviderState.objects.get().circuit == "closed"
+    assert ProviderState.objects.get(provider="locmem").circuit == "closed"
 
 
 def test_a_provider_that_nobody_knows_cannot_be_stopped(admin_site, db):

@@ -5,6 +5,7 @@ from django.core import checks
 
 from outbox import routing
 from outbox.checks import database_is_named
+from outbox.models import Outbox
 
 LOCMEM = "outbox.providers.locmem.Provider"
 PROVIDERS = {name: {"BACKEND": LOCMEM} for name in ("a", "b", "c")}
@@ -29,8 +30,9 @@ def test_each_further_attempt_goes_to_the_next_provider_and_round_again(settings
     settings.SMS_PROVIDERS = PROVIDERS
     settings.SMS_ROUTES = {"+254": ["b", "c"]}
 
-    assert [routing.choose("+254733000001", attempt) for attempt in (1, 2, 3)] == ["b", "c", "b"]
-    assert routing.choose("+447400123456", 1) is None
+    kenyan, british = Outbox(recipient="+254733000001"), Outbox(recipient="+447400123456")
+    assert [routing.choose(kenyan, attempt) for attempt in (1, 2, 3)] == ["b", "c", "b"]
+    assert routing.choose(british, 1) is None
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,8 @@ def test_each_further_attempt_goes_to_the_next_provider_and_round_again(settings
             "outbox.E001",
         ),
         ("SMS_PROVIDERS", {"x": {}}, "outbox.E001"),
+        ("SMS_PROVIDERS", {"test": {"BACKEND": LOCMEM}}, "outbox.E009"),
+        ("SMS_ROUTES", {"+254": ["test"]}, "outbox.E004"),
         *[
             ("SMS_PROVIDERS", {"x": {"BACKEND": LOCMEM, "MESSAGES_PER_SECOND": rate}}, "outbox.E008")
             for rate in (0, -1, "10", True, None, float("nan"), float("inf"))
@@ -57,6 +61,7 @@ def test_each_further_attempt_goes_to_the_next_provider_and_round_again(settings
         ("SMS_MAX_SEGMENTS", 0, "outbox.E006"),
         ("SMS_MAX_SEGMENTS", 256, "outbox.E006"),
         ("SMS_VALIDITY_MINUTES", 0, "outbox.E006"),
+        ("TRUSTED_PROXIES", -1, "smsportal.E002"),
         ("SMS_LOW_BALANCE_THRESHOLD", "ten", "outbox.E006"),
     ],
 )

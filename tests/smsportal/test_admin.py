@@ -140,7 +140,8 @@ def test_staff_who_may_change_users_cannot_take_over_a_colleague(staff_with, sup
 
 def test_the_secret_of_a_new_key_is_shown_once_and_stored_nowhere(admin_site, user, caplog, client_of):
     response = admin_site.post(
-        url(ApiKey, "add"), {"user": user.pk, "name": "shop", "expires_at_0": "", "expires_at_1": ""}
+        url(ApiKey, "add"),
+        {"user": user.pk, "name": "shop", "scopes": ["send", "read"], "expires_at_0": "", "expires_at_1": ""},
     )
 
     key = ApiKey.objects.get(name="shop")
