@@ -8,7 +8,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from django.views.generic import TemplateView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from smsportal import second_factor
+from smsportal import pages, second_factor
 from smsportal.account import PasswordView
 from smsportal.api.problems import KINDS
 
@@ -27,6 +27,12 @@ def healthz(request: HttpRequest) -> HttpResponse:
 errors = require_safe(TemplateView.as_view(template_name="api_errors.html", extra_context={"kinds": KINDS}))
 login = page_with_form(LoginView.as_view(template_name="login.html", redirect_authenticated_user=True))
 password = page_with_form(PasswordView.as_view())
+settings_pages = [
+    path("", pages.keys, name="keys"),
+    path("keys/new/", pages.new_key, name="new_key"),
+    path("keys/<int:key_id>/rotate/", pages.rotate_key, name="rotate_key"),
+    path("keys/<int:key_id>/revoke/", pages.revoke_key, name="revoke_key"),
+]
 
 urlpatterns = [
     path("healthz", healthz),
@@ -36,6 +42,7 @@ urlpatterns = [
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs", SpectacularSwaggerSplitView.as_view(), name="docs"),
     path("api/errors", errors),
+    path("settings/", include((settings_pages, "settings"))),
     path("admin/", admin.site.urls),
     path("login/", login, name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),

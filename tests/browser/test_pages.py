@@ -10,6 +10,7 @@ from outbox import receipts, sending
 from outbox.dispatch import Dispatcher
 from outbox.models import Outbox
 from outbox.providers.base import DeliveryReceipt, OutcomeUnknown, Rejected
+from smsportal.models import ApiKey
 
 RECIPIENT = "+254711000001"
 SCRIPTS = pytest.mark.parametrize("scripts", [True, False], ids=["with JavaScript", "without JavaScript"])
@@ -71,6 +72,31 @@ def test_a_failed_message_is_found_and_sent_again_after_a_question(visit, accoun
     assert Outbox.objects.get(recipient=RECIPIENT).retry_count == 1
 
 
+@SCRIPTS
+def test_a_key_is_made_rotated_and_revoked_on_a_narrow_screen(visit, account, scripts):
+    page = visit(java_script_enabled=scripts, viewport={"width": 360, "height": 700}).log_in()
+    page.get_by_role("link", name="Settings").click()
+    page.get_by_role("button", name="New key").click()
+    page.get_by_label("Name").fill("shop")
+    page.get_by_label("billing: read").uncheck()
+    page.get_by_role("button", name="Make the key").click()
+    expect(page.locator("pre").first).to_have_text(re.compile(r"sms_[\w-]{43}"))
+    expect(page.locator("pre").last).to_contain_text("curl -s")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+    page.get_by_role("button", name="I have copied it").click()
+    expect(page.get_by_role("row", name="shop")).to_contain_text("send, read")
+    page.get_by_role("link", name="Rotate shop").click()
+    page.get_by_role("button", name="Make the new key").click()
+    page.get_by_role("button", name="I have copied it").click()
+    page.get_by_role("link", name="Revoke shop").last.click()
+    page.get_by_role("button", name="Revoke it").click()
+
+    expect(page.locator(".state")).to_have_text(["works", "revoked"])
+    new, old = ApiKey.objects.order_by("-pk")
+    assert (old.state(), new.state(), new.scopes) == ("revoked", "works", ["send", "read"])
+
+
 def test_a_double_click_sends_one_message(visit, account, provider):
     page = visit().log_in()
     page.goto("/outbox/new/")
@@ -115,7 +141,12 @@ def addresses(account, provider):
     failed = send(account, provider, Rejected(long * 4), sender_id="A" * 11)
     unknown = send(account, provider, OutcomeUnknown("no answer"), tags=["OTP"])
     entries = [f"/outbox/{entry.pk}/" for entry in (delivered, failed, unknown)]
-    return ["/outbox/", "/outbox/?tag=none", "/outbox/new/", *entries, f"/outbox/{failed.pk}/resend/", "/api/errors"]
+    rights = {"allowed_sender_ids": ["A" * 11] * 5, "allowed_ip_ranges": [f"{'2001:' * 7}1/128"] * 3}
+    key, _ = ApiKey.issue(account.user, long, is_test=True, **rights)
+    key.rotate()
+    settings = ["/settings/", *(f"/settings/keys/{page}/" for page in ("new", f"{key.pk}/rotate", f"{key.pk}/revoke"))]
+    outbox = ["/outbox/", "/outbox/?tag=none", "/outbox/new/", *entries, f"/outbox/{failed.pk}/resend/"]
+    return [*outbox, *settings, "/api/errors"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

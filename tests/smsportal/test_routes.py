@@ -9,7 +9,7 @@ from django.test import Client
 
 from billing import ledger
 from outbox.models import Outbox
-from smsportal.models import Notice, User, WebhookDelivery, WebhookEndpoint
+from smsportal.models import ApiKey, Notice, User, WebhookDelivery, WebhookEndpoint
 from tests.database import whole_database
 from tests.factories import UserFactory
 from tests.routes import address, routes
@@ -45,6 +45,10 @@ USERS = {
     "outbox/<uuid:outbox_id>/",
     "outbox/<uuid:outbox_id>/resend/",
     "account/password/",
+    "settings/",
+    "settings/keys/new/",
+    "settings/keys/<int:key_id>/rotate/",
+    "settings/keys/<int:key_id>/revoke/",
 }
 STAFF = {
     "account/second-factor/",
@@ -57,7 +61,7 @@ ADMIN_MODELS = {
     *("smsportal/webhookendpoint", "smsportal/webhookdelivery"),
     *("billing/account", "billing/posting", "billing/price"),
     *("outbox/outbox", "outbox/attempt", "outbox/receipt", "outbox/providerstate", "outbox/worker"),
-    "outbox/unknownoutcome",
+    *("outbox/unknownoutcome", "outbox/auditrun"),
 }
 ADMIN_PAGES = ("", "add/", "<path:object_id>/history/", "<path:object_id>/delete/", "<path:object_id>/change/")
 DJANGO_ADMIN = {
@@ -69,6 +73,7 @@ OUR_ADMIN = {
     "admin/smsportal/user/<id>/password/",
     "admin/smsportal/user/<uuid:user_id>/second-factor/",
     "admin/smsportal/apikey/<int:key_id>/revoke/",
+    "admin/smsportal/apikey/<int:key_id>/rotate/",
     "admin/billing/account/<int:account_id>/top-up/",
     "admin/billing/account/<int:account_id>/adjust/",
     "admin/outbox/outbox/resend/",
@@ -100,6 +105,7 @@ def where(one_of_each, account, superuser):
     entry, endpoint, delivery = Outbox.objects.get(), WebhookEndpoint.objects.get(), WebhookDelivery.objects.get()
     Outbox.objects.update(user=superuser)
     WebhookEndpoint.objects.update(user=superuser)
+    key, _ = ApiKey.issue(superuser, "app")
     alert = Notice.objects.get(user=account.user)
     Notice.objects.filter(pk=alert.pk).update(user=superuser)
 
@@ -112,6 +118,7 @@ def where(one_of_each, account, superuser):
             provider="locmem",
             token="x",
             id=account.user.pk,
+            key_id=key.pk,
             alertId=alert.pk,
             webhookId=endpoint.pk,
             deliveryId=delivery.pk,
@@ -234,6 +241,7 @@ ACTS = {
     "admin/smsportal/user/<uuid:user_id>/second-factor/": None,  # superusers only
     "admin/smsportal/user/<id>/password/": "smsportal.change_user",
     "admin/smsportal/apikey/<int:key_id>/revoke/": "smsportal.change_apikey",
+    "admin/smsportal/apikey/<int:key_id>/rotate/": "smsportal.add_apikey",  # and that to revoke
     "admin/billing/account/<int:account_id>/top-up/": "billing.move_money",
     "admin/billing/account/<int:account_id>/adjust/": "billing.move_money",
     "admin/outbox/outbox/resend/": "outbox.resend_outbox",

@@ -304,9 +304,9 @@ def test_whoever_tests_failures_pauses_the_simulator_for_nobody(test_api, provid
 # --- a twin is nobody -------------------------------------------------------------------------------------------------
 
 
-def test_nobody_logs_in_as_a_twin(twin):
+def test_nobody_logs_in_as_a_twin(twin, rf):
     for password in ("", "!", "password"):
-        assert authenticate(username=twin.username, password=password) is None
+        assert authenticate(rf.post("/login/"), username=twin.username, password=password) is None
     twin.set_password("correct horse")
     with pytest.raises(IntegrityError), transaction.atomic():
         twin.save()
