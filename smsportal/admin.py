@@ -61,7 +61,7 @@ class UserAdmin(RemovesSecondFactors, DjangoUserAdmin):
     list_filter = (TwinFilter, *DjangoUserAdmin.list_filter)
     fieldsets = (
         (None, {"fields": ("username", "password")}),
-        ("Sending", {"fields": ("default_sender_id", "max_retries")}),
+        ("Sending", {"fields": ("default_sender_id", "max_retries", "rate_limit_per_minute")}),
         ("Personal info", {"fields": ("first_name", "last_name", "email")}),
         ("Permissions", {"fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")}),
         ("Important dates", {"fields": ("last_login", "date_joined")}),

@@ -19,3 +19,21 @@ class DomainError(Exception):
     @property
     def message(self) -> str:
         return str(self.args[0])
+
+
+class RateLimited(DomainError):
+    """Too often or too much for now. limit: which limit, by its name in the API."""
+
+    code = "rate_limited"
+
+    def __init__(self, limit: str, rule: str, retry_after_s: int) -> None:
+        super().__init__(f"{rule} Try again in {_in_words(retry_after_s)}.", limit=limit, retryAfter=retry_after_s)
+        self.limit = limit
+        self.retry_after_s = retry_after_s
+
+
+def _in_words(seconds: int) -> str:
+    for unit, length in (("hour", 3600), ("minute", 60)):
+        if seconds >= 2 * length:
+            return f"{-(-seconds // length)} {unit}s"
+    return f"{seconds} second{'s' if seconds != 1 else ''}"

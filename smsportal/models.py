@@ -40,7 +40,7 @@ class User(AbstractUser):
     default_sender_id = models.CharField(
         max_length=16,
         blank=True,
-        help_text="Used when a message names no sender ID; a number of the user's own is allowed.",
+        help_text="Used when a message names no sender ID. It has to be approved for the user, or nothing is sent.",
     )
     max_retries = models.PositiveSmallIntegerField(
         null=True, blank=True, help_text="Resends allowed for each message; empty for SMS_MAX_RETRIES."
@@ -50,6 +50,9 @@ class User(AbstractUser):
     alert_email = models.EmailField(blank=True, help_text="Where to; empty for the user's own address.")
     # Of a test twin: the user it stands for.
     live_user = models.OneToOneField("self", models.PROTECT, null=True, editable=False, related_name="twin")
+    rate_limit_per_minute = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Messages a minute; empty for SMS_RATE_LIMIT_PER_MINUTE, 0 for no limit."
+    )
 
     class Meta(AbstractUser.Meta):
         constraints = [
@@ -367,3 +370,21 @@ class NoticeSubject(models.Model):
 
     def __str__(self) -> str:
         return str(self.subject)
+
+
+class Bucket(models.Model):
+    """How far a limit is used up; see smsportal/rates.py, its only writer.
+
+    The table is unlogged: a place costs no write to the disk, and after a crash of PostgreSQL all limits start anew.
+    """
+
+    key = models.UUIDField(primary_key=True)
+    used_until = models.DateTimeField()  # the moment at which all places are free again
+    step = models.DurationField()  # in which one place becomes free
+    tolerance = models.DurationField()  # how far ahead of the clock `used_until` may be and leave a place
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return str(self.key)

@@ -176,6 +176,7 @@ WHITENOISE_USE_FINDERS = WHITENOISE_AUTOREFRESH = env.bool("SERVE_STATIC_FROM_SO
 
 # --- the API ----------------------------------------------------------------------------------------------------------
 DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024  # bytes; the largest send is far below it
+BAD_KEYS_PER_MINUTE = env.int("BAD_KEYS_PER_MINUTE", default=100)  # from one address; 0 for no limit
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "smsportal.api.authentication.ApiKeyAuthentication",
@@ -225,6 +226,16 @@ SMS_MAX_SEGMENTS = env.int("SMS_MAX_SEGMENTS", default=6)
 SMS_VALIDITY_MINUTES = env.int("SMS_VALIDITY_MINUTES", default=1440)
 SMS_UNKNOWN_AFTER_HOURS = env.int("SMS_UNKNOWN_AFTER_HOURS", default=72)
 SMS_LOW_BALANCE_THRESHOLD = env.str("SMS_LOW_BALANCE_THRESHOLD", default="10")
+
+# How many messages; 0 for no limit. See outbox/limits.py.
+SMS_RATE_LIMIT_PER_MINUTE = env.int("SMS_RATE_LIMIT_PER_MINUTE", default=6000)
+SMS_KEY_RATE_LIMIT_PER_MINUTE = env.int("SMS_KEY_RATE_LIMIT_PER_MINUTE", default=0)
+SMS_RECIPIENT_LIMIT_PER_MINUTE = env.int("SMS_RECIPIENT_LIMIT_PER_MINUTE", default=0)
+SMS_RECIPIENT_LIMIT_PER_HOUR = env.int("SMS_RECIPIENT_LIMIT_PER_HOUR", default=0)
+SMS_PREFIX_LIMIT_PER_MINUTE = env.int("SMS_PREFIX_LIMIT_PER_MINUTE", default=0)
+SMS_OTP_COOL_DOWN_S = env.int("SMS_OTP_COOL_DOWN_S", default=0)
+SMS_DUPLICATE_GUARD = env.str("SMS_DUPLICATE_GUARD", default="off")
+SMS_DUPLICATE_WINDOW_S = env.int("SMS_DUPLICATE_WINDOW_S", default=60)
 
 # --- telling people and their apps ------------------------------------------------------------------------------------
 vars().update(env.email_url("EMAIL_URL", default="consolemail://"))

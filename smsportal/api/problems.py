@@ -47,7 +47,10 @@ KINDS = {
         403, "Acting for others not allowed", "Leave `userId` out, or use a key that may act for other users."
     ),
     "sender_id_not_allowed": Kind(
-        403, "Sender ID not allowed", "Send with a sender ID that this user and this key may use."
+        403, "Sender ID not allowed", "Leave `senderId` out, or have it approved first: see /settings/sender-ids/."
+    ),
+    "recipient_not_allowed": Kind(
+        403, "Recipient not allowed", "This number does not want messages, or its country is not open to this account."
     ),
     "not_found": Kind(404, "Not found", "There is no such thing, or it is not yours."),
     "method_not_allowed": Kind(405, "Method not allowed", "Use one of the methods in `Allow`."),
@@ -56,12 +59,18 @@ KINDS = {
     "not_failed": Kind(409, "Not failed", "Only a failed message is sent again; see `outbox` and `outcome`."),
     "retry_limit_reached": Kind(409, "Retry limit reached", "The message was sent again as often as is allowed."),
     "not_cancellable": Kind(409, "Not cancellable", "A provider may have the message already; see `outbox`."),
+    "duplicate_message": Kind(
+        409, "Duplicate message", "The same text went to this number a moment ago: see `duplicateOf`."
+    ),
     "body_too_large": Kind(413, "Body too large", "Send less."),
     "unsupported_media_type": Kind(415, "Unsupported media type", "Send `application/json` in UTF-8."),
     "no_price": Kind(422, "No price", "There is no price for this destination; ask the operator for one."),
     "max_total_cost_exceeded": Kind(422, "Maximum cost exceeded", "Shorten the message or raise `maxTotalCost`."),
     "too_many_segments": Kind(422, "Too many segments", "Shorten the message."),
     "idempotency_key_reused": Kind(422, "Idempotency key reused", "Use a new key for a new request."),
+    "rate_limited": Kind(
+        429, "Too many requests", "Wait for `retryAfter` seconds; `limit` says which limit it was. Nothing was done."
+    ),
     "internal_error": Kind(500, "Internal error", "Not your fault. Repeat with the same `Idempotency-Key`."),
     "unavailable": Kind(503, "Unavailable", "Repeat with the same `Idempotency-Key` after `Retry-After` seconds."),
 }
@@ -89,6 +98,8 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
     match error:
         case DomainError():
             body = problem(error.code, error.message, **error.members)
+            if (retry_after_s := error.members.get("retryAfter")) is not None:
+                headers["Retry-After"] = str(retry_after_s)
         case exceptions.ValidationError():
             body = problem("invalid", errors=list(_field_errors(error.get_full_details())))
         case OperationalError() | InterfaceError() | InternalError():

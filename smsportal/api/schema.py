@@ -57,6 +57,17 @@ class ProblemSerializer(serializers.Serializer):
     maxRetries = serializers.IntegerField(required=False, help_text="With `retry_limit_reached`.")
     scope = serializers.CharField(required=False, help_text="With `scope_missing`: the scope that is needed.")
     outcome = serializers.CharField(required=False, allow_null=True, help_text="With `not_failed`: of the entry.")
+    limit = serializers.ChoiceField(
+        choices=["perKey", "perUser", "perRecipient", "otpCoolDown", "perPrefix", "dailySpend", "perAddress"],
+        required=False,
+        help_text="With `rate_limited`: which limit it was.",
+    )
+    retryAfter = serializers.IntegerField(
+        required=False, help_text="With `rate_limited` and `duplicate_message`: seconds, as in `Retry-After`."
+    )
+    duplicateOf = serializers.UUIDField(
+        required=False, allow_null=True, help_text="With `duplicate_message`: `outboxId` of the first, if it is logged."
+    )
     outbox = serializers.DictField(
         required=False,
         help_text="With `insufficient_balance`, `not_failed` and `not_cancellable`: the outbox entry as it stands.",
@@ -64,7 +75,10 @@ class ProblemSerializer(serializers.Serializer):
 
 
 # What any call with a key may meet.
-COMMON = ("unauthorized", "forbidden", "scope_missing", "method_not_allowed", "internal_error", "unavailable")
+COMMON = (
+    *("unauthorized", "forbidden", "scope_missing", "method_not_allowed", "rate_limited"),
+    *("internal_error", "unavailable"),
+)
 
 
 def problems(*codes: str) -> dict[tuple[int, str], Any]:

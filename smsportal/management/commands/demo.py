@@ -95,6 +95,7 @@ class Command(BaseCommand):
             "SMS_PROVIDERS": json.dumps({"simulator": {"BACKEND": "outbox.providers.simulator.Provider"}}),
             "SMS_CURRENCY": "KES",
             "SMS_DEFAULT_REGION": "KE",
+            "SMS_RATE_LIMIT_PER_MINUTE": "0",  # so that whoever tries how fast it is measures that
             "LOG_LEVEL": "WARNING",
             "WEBHOOKS_TO_PRIVATE_ADDRESSES": "true",  # a developer's receiver is on this machine
             "LOG_FORMAT": "console",
