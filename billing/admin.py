@@ -16,7 +16,10 @@ from django.utils import timezone
 from billing.exceptions import InsufficientBalance
 from billing.forms import AccountForm, AdjustForm, MoneyForm, PriceForm, TopUpForm, post
 from billing.models import Account, Posting, Price
+from smsportal.instants import database_now
 from smsportal.log_admin import LogAdmin, note
+
+MONEY = ("balance", "held", "shown_available", "shown_spent_today")
 
 
 @admin.register(Account)
@@ -36,12 +39,17 @@ class AccountAdmin(admin.ModelAdmin):
     def shown_available(self, account: Account) -> str:
         return f"{account.available():f}"
 
+    @admin.display(description="held for messages, today (UTC)")
+    def shown_spent_today(self, account: Account) -> str:
+        return f"{account.spent_today if account.spent_on == database_now().date() else 0:f}"
+
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        money = () if obj is None else ("balance", "held", "shown_available")
-        return ("user", "currency", *money, "credit_limit", "low_balance_threshold")
+        money = () if obj is None else MONEY
+        settings = ("credit_limit", "low_balance_threshold", "daily_spend_limit", "allowed_destinations")
+        return ("user", "currency", *money, *settings)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return () if obj is None else ("user", "currency", "balance", "held", "shown_available")
+        return () if obj is None else ("user", "currency", *MONEY)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False

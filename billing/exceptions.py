@@ -2,7 +2,7 @@
 
 from decimal import Decimal
 
-from smsportal.exceptions import DomainError
+from smsportal.exceptions import DomainError, RateLimited
 
 
 class InsufficientBalance(DomainError):
@@ -17,6 +17,14 @@ class InsufficientBalance(DomainError):
             available=available,
             currency=currency,
         )
+
+
+class DailySpendReached(RateLimited):
+    """The account has spent what it may on this day; nothing was set aside."""
+
+    def __init__(self, limit: Decimal, currency: str, retry_after_s: int) -> None:
+        rule = f"The account may spend {limit.normalize():f} {currency} a day (UTC), and this would be more."
+        super().__init__("dailySpend", rule, retry_after_s)
 
 
 class NoPrice(DomainError):

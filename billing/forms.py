@@ -1,9 +1,11 @@
 """What staff fill in about money."""
 
+import re
 import uuid
 from decimal import Decimal
 from typing import Any
 
+import phonenumbers
 from django import forms
 from django.contrib.admin.widgets import AdminSplitDateTime
 from django.core.exceptions import ValidationError
@@ -19,7 +21,18 @@ class AccountForm(forms.ModelForm):
 
     class Meta:
         model = Account
-        fields = ("user", "currency", "credit_limit", "low_balance_threshold")
+        fields = (
+            *("user", "currency", "credit_limit", "low_balance_threshold"),
+            *("daily_spend_limit", "allowed_destinations"),
+        )
+
+    def clean_allowed_destinations(self) -> list[str]:
+        """Each is a country's two letters or the first digits of numbers, with a +."""
+        destinations = [typed.replace(" ", "").upper() for typed in self.cleaned_data["allowed_destinations"]]
+        for destination in destinations:
+            if destination not in phonenumbers.SUPPORTED_REGIONS and not re.fullmatch(r"\+[1-9][0-9]*", destination):
+                raise ValidationError(f"{destination} is neither a country, such as KE, nor a prefix, such as +254.")
+        return destinations
 
     def clean_credit_limit(self) -> Decimal:
         """Refuse a limit that the account is below already. Its row stays locked, so that no message gets between."""

@@ -1,14 +1,17 @@
 """The only writer of money: each function is one line of the ledger and its change of the account, or nothing."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 
 from django.db import IntegrityError, connection, transaction
 
 from billing import low_balance
-from billing.exceptions import AlreadySettled, InsufficientBalance, NoSuchHold
+from billing.exceptions import AlreadySettled, DailySpendReached, InsufficientBalance, NoSuchHold
 from billing.models import Account, Posting
+from smsportal.instants import database_now
 from smsportal.models import User, uuid7
 
 Kind = Posting.Kind
@@ -65,7 +68,8 @@ def hold(account: Account, amount: Decimal, reference: str) -> Posting:
     """Set `amount` aside until capture() or release() settles it.
 
     amount: Decimal > 0, account currency. reference: the acceptance it pays for, used once.
-    Raises InsufficientBalance, and sets nothing aside, when less than `amount` is available.
+    Raises InsufficientBalance, and sets nothing aside, when less than `amount` is available; DailySpendReached when
+    the account's limit for a day would be passed.
     """
     return _post(account, Kind.HOLD, amount, reference)
 
@@ -132,15 +136,30 @@ def _settle_account(account_id: int, endings: list[tuple[Posting, Kind]]) -> Non
 def _post(
     account: Account, kind: Kind, amount: Decimal, reference: str, reason: str = "", by: User | None = None
 ) -> Posting:
-    """Change the account and write the line, and see whether the money is low now. Raises InsufficientBalance."""
+    """Change the account and write the line, and see whether the money is low now.
+
+    Raises InsufficientBalance, DailySpendReached.
+    """
     with transaction.atomic(savepoint=False):
         posting = _write(account, kind, amount, reference, reason, by)
         if posting is not None:
             low_balance.watch(account, posting)
     if posting is None:
         account.refresh_from_db()
+        if kind == Kind.HOLD:
+            _refuse_daily_spend(account, amount)
         raise InsufficientBalance(_spent(kind, amount), account.available(), account.currency)
     return posting
+
+
+def _refuse_daily_spend(account: Account, amount: Decimal) -> None:
+    """Raises DailySpendReached, if that is what stands against a hold of `amount`."""
+    now = database_now()
+    spent = account.spent_today if account.spent_on and account.spent_on >= now.date() else Decimal(0)
+    limit = account.daily_spend_limit
+    if limit is not None and spent + amount > limit:
+        midnight = datetime.combine(now.date() + timedelta(days=1), time(), UTC)
+        raise DailySpendReached(limit, account.currency, math.ceil((midnight - now).total_seconds()))
 
 
 def _spent(kind: Kind, amount: Decimal) -> Decimal:
@@ -152,13 +171,23 @@ def _spent(kind: Kind, amount: Decimal) -> Decimal:
 def _write(
     account: Account, kind: Kind, amount: Decimal, reference: str, reason: str, by: User | None
 ) -> Posting | None:
-    """One statement that changes the account and writes the line or, for want of money, does neither."""
+    """One statement that changes the account and writes the line or, when it may not be, does neither.
+
+    What is held counts for the day on which it is held. The day never goes back: who waited for the row over midnight
+    counts for the day that others have begun meanwhile.
+    """
     written = Posting.objects.raw(
         """
         WITH account AS (
-            UPDATE billing_account SET balance = balance + %(balance)s, held = held + %(held)s
+            UPDATE billing_account
+            SET balance = balance + %(balance)s, held = held + %(held)s,
+                spent_today = CASE WHEN spent_on >= today.utc THEN spent_today ELSE 0 END + %(counted)s,
+                spent_on = GREATEST(spent_on, today.utc)
+            FROM (SELECT (statement_timestamp() AT TIME ZONE 'UTC')::date AS utc) AS today
             WHERE id = %(account)s
               AND (%(spent)s <= 0 OR balance - held + credit_limit >= %(spent)s)
+              AND (%(counted)s = 0 OR daily_spend_limit IS NULL
+                   OR CASE WHEN spent_on >= today.utc THEN spent_today ELSE 0 END + %(counted)s <= daily_spend_limit)
             RETURNING balance, held
         )
         INSERT INTO billing_posting
@@ -171,6 +200,7 @@ def _write(
             "balance": EFFECT[kind][0] * amount,
             "held": EFFECT[kind][1] * amount,
             "spent": _spent(kind, amount),
+            "counted": amount if kind == Kind.HOLD else Decimal(0),
             "kind": kind.value,
             "amount": amount,
             "reference": reference,

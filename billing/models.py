@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
 from django.core.validators import MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models import F, Q
@@ -37,6 +38,23 @@ class Account(models.Model):
         blank=True,
         validators=[MinValueValidator(0)],
         help_text="Empty for SMS_LOW_BALANCE_THRESHOLD.",
+    )
+    daily_spend_limit = models.DecimalField(
+        max_digits=14,
+        decimal_places=4,
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0)],
+        help_text="What may be held for messages in one day (UTC), given back or not; empty for no limit.",
+    )
+    # The last day (UTC) on which anything was held, and how much in all.
+    spent_on = models.DateField(null=True, editable=False)
+    spent_today = models.DecimalField(max_digits=14, decimal_places=4, default=0, db_default=0, editable=False)
+    allowed_destinations = ArrayField(
+        models.CharField(max_length=16),
+        default=list,
+        blank=True,
+        help_text="Countries and prefixes that may be sent to, with commas, such as KE, UG, +25571; empty for all.",
     )
 
     class Meta:

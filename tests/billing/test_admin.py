@@ -47,6 +47,26 @@ def test_what_was_changed_on_an_account_is_in_its_history(admin_site, account, s
     assert (entry.user, entry.change_message) == (superuser, "credit_limit: 0.0000 → 5")
 
 
+def test_staff_set_what_an_account_may_spend_in_a_day_and_where_it_may_send(admin_site, account):
+    form = {"credit_limit": "0", "daily_spend_limit": "500", "allowed_destinations": "ke, UG,+255 71"}
+    admin_site.post(page(account, "change"), form)
+
+    account.refresh_from_db()
+    assert (account.daily_spend_limit, account.allowed_destinations) == (500, ["KE", "UG", "+25571"])
+    told = LogEntry.objects.get().change_message
+    assert told == "daily_spend_limit: None → 500; allowed_destinations: [] → ['KE', 'UG', '+25571']"
+    assert "500.0000" in admin_site.get(page(account, "change")).content.decode()
+
+
+@pytest.mark.parametrize("wrong", ["XX", "254", "+0", "KE;UG", "Kenya"])
+def test_a_country_that_is_none_is_refused(admin_site, account, wrong):
+    form = {"credit_limit": "0", "allowed_destinations": f"UG,{wrong}"}
+
+    assert "is neither a country" in admin_site.post(page(account, "change"), form).content.decode()
+    account.refresh_from_db()
+    assert account.allowed_destinations == []
+
+
 def test_a_credit_limit_below_the_credit_in_use_is_refused(admin_site, account):
     Account.objects.filter(pk=account.pk).update(credit_limit=5)
     ledger.hold(Account.objects.get(pk=account.pk), Decimal(12), "message")

@@ -1,13 +1,15 @@
 """Money moves once, by lines that nobody can change, and never below what there is."""
 
 import time
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
 from django.db import IntegrityError, connection, transaction
+from django.db.models import F
 
 from billing import ledger
-from billing.exceptions import AlreadySettled, InsufficientBalance
+from billing.exceptions import AlreadySettled, DailySpendReached, InsufficientBalance
 from billing.models import Account, Posting
 from tests.threads import at_once
 
@@ -91,6 +93,57 @@ def test_credit_can_be_spent_too(account):
         ledger.hold(account, Decimal("0.0001"), "n/0")
 
 
+def test_what_is_held_in_a_day_ends_at_the_accounts_limit_for_it(account):
+    Account.objects.update(daily_spend_limit=5)
+    ledger.hold(account, Decimal(5), "exactly/0")
+
+    with pytest.raises(DailySpendReached) as refused:
+        ledger.hold(account, Decimal("0.0001"), "more/0")
+
+    assert refused.value.limit == "dailySpend"
+    assert 0 < refused.value.retry_after_s <= 86_400
+    assert state(account) == (Decimal(10), Decimal(5))
+
+
+def test_what_is_given_back_or_taken_stays_counted_for_its_day_and_no_other_money_is(account):
+    Account.objects.update(daily_spend_limit=5)
+    ledger.hold(account, Decimal(2), "a/0")
+    ledger.hold(account, Decimal(2), "b/0")
+    ledger.settle(captured=["a/0"], released=["b/0"])
+    ledger.top_up(account, Decimal(10), reason="more")
+    ledger.adjust(account, Decimal(-7), reason="less")
+
+    account.refresh_from_db()
+    assert account.spent_today == 4
+    with pytest.raises(DailySpendReached):
+        ledger.hold(account, Decimal(2), "c/0")
+
+
+def test_a_new_day_begins_with_nothing_spent_and_no_day_comes_again(account):
+    Account.objects.update(daily_spend_limit=5)
+    ledger.hold(account, Decimal(5), "a/0")
+
+    Account.objects.update(spent_on=F("spent_on") - timedelta(days=1))
+    ledger.hold(account, Decimal(1), "b/0")
+    account.refresh_from_db()
+    assert (account.spent_on, account.spent_today) == (datetime.now(UTC).date(), 1)
+
+    Account.objects.update(spent_on=F("spent_on") + timedelta(days=1))  # who waited for the row over midnight
+    ledger.hold(account, Decimal(4), "c/0")
+    with pytest.raises(DailySpendReached):
+        ledger.hold(account, Decimal(1), "d/0")
+
+
+def test_without_enough_money_it_is_the_money_that_is_missing_unless_the_day_is_over_too(account):
+    Account.objects.update(daily_spend_limit=20)
+    with pytest.raises(InsufficientBalance):
+        ledger.hold(account, Decimal(11), "a/0")
+
+    Account.objects.update(daily_spend_limit=0)
+    with pytest.raises(DailySpendReached):
+        ledger.hold(account, Decimal(11), "b/0")
+
+
 def test_an_adjustment_takes_no_more_than_is_available(account):
     ledger.hold(account, Decimal(8), "m/0")
     with pytest.raises(InsufficientBalance):
@@ -144,6 +197,18 @@ def test_forty_spenders_at_once_never_overdraw(account):
     assert sum(isinstance(result, Posting) for result in results) == 10
     assert sum(isinstance(result, InsufficientBalance) for result in results) == 30
     assert state(account) == (Decimal(10), Decimal(10))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_forty_spenders_at_once_never_pass_the_limit_for_a_day(account):
+    Account.objects.update(daily_spend_limit=7)
+
+    results = at_once(40, lambda number: ledger.hold(account, Decimal(1), f"{number}/0"))
+
+    assert sum(isinstance(result, Posting) for result in results) == 7
+    assert sum(isinstance(result, DailySpendReached) for result in results) == 33
+    account.refresh_from_db()
+    assert (account.spent_today, account.held) == (7, 7)
 
 
 @pytest.mark.django_db(transaction=True)
