@@ -11,6 +11,11 @@ from billing.pricing import prefix_of
 from outbox.providers import TEST_PROVIDER, get_provider
 from outbox.validation import MAX_VALIDITY_MINUTES
 
+LIMITS = [
+    *("SMS_RATE_LIMIT_PER_MINUTE", "SMS_KEY_RATE_LIMIT_PER_MINUTE", "SMS_RECIPIENT_LIMIT_PER_MINUTE"),
+    *("SMS_RECIPIENT_LIMIT_PER_HOUR", "SMS_PREFIX_LIMIT_PER_MINUTE", "SMS_OTP_COOL_DOWN_S", "BAD_KEYS_PER_MINUTE"),
+]
+
 
 @checks.register
 def database_is_named(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
@@ -81,7 +86,10 @@ def numbers_are_in_range(app_configs: Any, **kwargs: Any) -> list[checks.CheckMe
         "SMS_LOW_BALANCE_THRESHOLD: a number.": not re.fullmatch(
             r"[0-9]{1,10}(\.[0-9]{1,4})?", settings.SMS_LOW_BALANCE_THRESHOLD
         ),
+        "SMS_DUPLICATE_GUARD: off, warn or refuse.": settings.SMS_DUPLICATE_GUARD not in ("off", "warn", "refuse"),
+        "SMS_DUPLICATE_WINDOW_S: from 1 to 86400.": not 1 <= settings.SMS_DUPLICATE_WINDOW_S <= 86_400,
     }
+    wrong |= {f"{name}: 0 or more.": getattr(settings, name) < 0 for name in LIMITS}
     return [checks.Error(sentence, id="outbox.E006") for sentence, is_wrong in wrong.items() if is_wrong]
 
 

@@ -22,7 +22,7 @@ from django.db import Error as DatabaseError  # every one of them, InterfaceErro
 from django.db.models import F
 from django.db.models.functions import Now
 
-from outbox import circuits, daily_audit, idempotency, look_ups, notices, outcomes, receipts, routing, workers
+from outbox import circuits, daily_audit, idempotency, limits, look_ups, notices, outcomes, receipts, routing, workers
 from outbox.models import Attempt, Outbox, ProviderState
 from outbox.outcomes import NotBegun, Result
 from outbox.providers import get_provider, provider_names
@@ -306,6 +306,7 @@ class Dispatcher:
             self._purge_at = now + PURGE_S
             idempotency.purge()
             deliveries.purge()
+            limits.purge()
 
     def _apply_receipts(self) -> None:
         until = time.monotonic() + RECEIPTS_S  # of many, the rest next time: answers must be settled too

@@ -1,6 +1,7 @@
 """Why a message was not accepted, sent again or cancelled."""
 
 from decimal import Decimal
+from uuid import UUID
 
 from outbox.models import Outbox
 from smsportal.exceptions import DomainError
@@ -19,6 +20,55 @@ class MaxTotalCostExceeded(DomainError):
             totalCost=total_cost,
             currency=currency,
         )
+
+
+class SenderIdNotAllowed(DomainError):
+    code = "sender_id_not_allowed"
+
+    def __init__(self, sender_id: str) -> None:
+        super().__init__(
+            f"The sender ID {sender_id} is not approved for this user. Leave it out to send as the default, ask for it"
+            " on the page /settings/sender-ids/, or choose another default there."
+        )
+
+
+class SenderIdKnown(DomainError):
+    """The user has asked for it before, or for too many."""
+
+    code = "sender_id_known"
+
+
+class SenderIdProtected(DomainError):
+    code = "sender_id_protected"
+
+
+class SenderIdTaken(DomainError):
+    code = "sender_id_taken"
+
+    def __init__(self) -> None:
+        super().__init__("Another user has this sender ID, or one that looks like it.")
+
+
+class SenderIdDecided(DomainError):
+    code = "sender_id_decided"
+
+
+class RecipientNotAllowed(DomainError):
+    code = "recipient_not_allowed"
+
+
+class DuplicateMessage(DomainError):
+    """The same text went to the same number a moment ago. duplicate_of: that message, if it is in the outbox."""
+
+    code = "duplicate_message"
+
+    def __init__(self, duplicate_of: UUID | None, retry_after_s: int) -> None:
+        super().__init__(
+            f"The same text went to this number a moment ago. To send it again, wait {retry_after_s} s.",
+            duplicateOf=duplicate_of and str(duplicate_of),
+            retryAfter=retry_after_s,
+        )
+        self.retry_after_s = retry_after_s
 
 
 class AboutEntry(DomainError):

@@ -9,7 +9,8 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator
 from django.db.models import QuerySet
 
-from outbox import validation
+from outbox import sender_ids, validation
+from outbox.exceptions import SenderIdNotAllowed
 from outbox.filters import OutboxFilter
 from outbox.models import Outbox
 from smsportal.models import User
@@ -123,7 +124,9 @@ class ComposeForm(forms.Form):
         super().__init__(*args, **kwargs)
         self.user = user
         default = user.default_sender_id
-        self.fields["sender_id"].help_text = "Empty: your default." if default else "Empty: the provider's default."
+        empty = "Empty: your default." if default else "Empty: the provider's default."
+        approved = ", ".join(sender_ids.approved_for(user)) or "none"
+        self.fields["sender_id"].help_text = f"{empty} Approved for you: {approved}."
         self.fields["sender_id"].widget.attrs["placeholder"] = default
 
     def clean_recipient(self) -> str:
@@ -135,7 +138,10 @@ class ComposeForm(forms.Form):
 
     def clean_sender_id(self) -> str | None:
         sender_id = self.cleaned_data["sender_id"]
-        return validation.clean_sender_id(sender_id, self.user) if sender_id else None
+        try:
+            return sender_ids.clean(sender_id, self.user) if sender_id else None
+        except SenderIdNotAllowed as error:
+            raise ValidationError(error.message, error.code) from error
 
     def clean_tags(self) -> list[str]:
         typed = self.cleaned_data["tags"].split(",")
@@ -155,6 +161,17 @@ class ComposeForm(forms.Form):
     def begin_anew(self) -> None:
         """Give a form that is shown again an id of its own: what it holds now is another message."""
         self.data = {**{name: self.data.get(name) for name in self.data}, "once": new_id()}
+
+
+class SenderIdForm(forms.Form):
+    """A sender ID to ask the staff for."""
+
+    name = forms.CharField(
+        label="Sender ID",
+        max_length=32,
+        strip=False,
+        help_text="1 to 11 letters A-Z, digits or inner spaces, with a letter; or a phone number of your own.",
+    )
 
 
 class ResendForm(forms.Form):

@@ -35,6 +35,7 @@ class Request:
     caller: User
     fingerprint: str
     key: str | None = None
+    api_key_id: int | None = None  # of the app that calls; None for a person
 
     def refuse_repeated(self) -> None:
         """Raises Repeated when the key has been used for this request, IdempotencyKeyReused when for another."""

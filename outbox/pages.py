@@ -16,7 +16,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 
-from outbox import idempotency, segments, sending
+from outbox import idempotency, limits, segments, sending
 from outbox.exceptions import IdempotencyKeyReused, NotPaid
 from outbox.forms import ComposeForm, FilterForm, ResendForm
 from outbox.models import Outbox
@@ -212,6 +212,9 @@ def _send(request: Visit, form: ComposeForm) -> HttpResponse:
     except DomainError as error:
         form.refuse(ValidationError(error.message))
         return _show_compose(request, form)
+    else:
+        if limits.duplicate_of(entry):
+            messages.warning(request, "The same text went to this number a moment ago, too. Both are sent.")
     return redirect("outbox:detail", entry.pk)
 
 

@@ -1,5 +1,6 @@
 """The story of a message up to the moment it waits for a dispatcher: checked, priced, paid for, written down."""
 
+import copy
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -13,18 +14,21 @@ from django.db.models import F
 from billing import ledger, pricing
 from billing.exceptions import InsufficientBalance
 from billing.models import Account, Price
-from outbox import idempotency, notices, routing, segments, validation
+from outbox import idempotency, limits, notices, recipients, routing, segments, sender_ids, validation
 from outbox.exceptions import (
+    DuplicateMessage,
     InFlight,
     MaxTotalCostExceeded,
     NotCancellable,
     NotFailed,
     NotPaid,
     RetryLimitReached,
+    SenderIdNotAllowed,
     TooManySegments,
 )
 from outbox.models import Outbox
 from smsportal.conflicts import repeated_on_conflict
+from smsportal.exceptions import RateLimited
 from smsportal.models import User, uuid7
 
 Status = Outbox.Status
@@ -78,7 +82,8 @@ class Draft(TypedDict, total=False):
 def check(user: User, **draft: Unpack[Draft]) -> tuple[Outbox, Quote]:
     """A message as it would be accepted now, and its price; nothing is stored.
 
-    Raises ValidationError naming the fields, TooManySegments, NoPrice, MaxTotalCostExceeded.
+    Raises ValidationError naming the fields, SenderIdNotAllowed, RecipientNotAllowed, TooManySegments, NoPrice,
+    MaxTotalCostExceeded.
     """
     outbox_id = uuid7()
     message_id = draft.get("message_id")
@@ -91,8 +96,13 @@ def check(user: User, **draft: Unpack[Draft]) -> tuple[Outbox, Quote]:
         priority=draft.get("priority", Outbox.Priority.NORMAL),
     )
     _fill(entry, draft)
+    if entry.recipient == entry.sender_id:
+        raise ValidationError(
+            {"recipient": ValidationError("This is the number that the message is sent from.", "own_number")}
+        )
     entry.provider = routing.choose(entry, attempt_number=1)
     quoted = quote(user, entry.recipient, entry.text)
+    recipients.refuse_not_allowed(quoted.account, entry.recipient)
     most = draft.get("max_total_cost")
     if most is not None and quoted.total_cost > most:
         raise MaxTotalCostExceeded(quoted.total_cost, most, quoted.account.currency)
@@ -102,13 +112,12 @@ def check(user: User, **draft: Unpack[Draft]) -> tuple[Outbox, Quote]:
     return entry, quoted
 
 
-@repeated_on_conflict
 def send(user: User, *, request: idempotency.Request | None = None, **draft: Unpack[Draft]) -> Outbox:
     """Accept a message: when this returns, it is in the outbox, its money is held, and it will be dispatched.
 
     request: what makes a repetition known; without it only `message_id` does.
-    Raises what check() raises: nothing is logged. Raises NotPaid: logged as failed. Raises Repeated,
-    IdempotencyKeyReused, InFlight for a request seen before.
+    Raises what check() raises, RateLimited, DuplicateMessage: nothing is logged. Raises NotPaid: logged as failed.
+    Raises Repeated, IdempotencyKeyReused, InFlight for a request seen before.
     """
     said = {"to": draft["recipient"], "text": draft["text"]}
     request = request or idempotency.Request(user, idempotency.fingerprint("send", said))
@@ -118,9 +127,10 @@ def send(user: User, *, request: idempotency.Request | None = None, **draft: Unp
     entry, quoted = check(user, **draft)
     entry.request_fingerprint = request.fingerprint
     try:
-        return _accept(entry, quoted, request)
-    except IntegrityError:
-        # A rival was quicker with the same key or message id; what it made is committed by now.
+        limits.take(entry, request.api_key_id)
+        return _accept(quoted, request, first=entry)
+    except (IntegrityError, RateLimited, DuplicateMessage):
+        # Perhaps a rival was quicker with the same key or message id: what it made is the answer to this request too.
         request.refuse_repeated()
         _refuse_repeated_message_id(user, entry.message_id, request)
         raise
@@ -133,27 +143,35 @@ def sender_id_of(user: User, draft: Draft) -> str | None:
 
 
 def _fill(entry: Outbox, draft: Draft) -> None:
-    """Check what the caller wrote and put it on the entry. Raises ValidationError naming every field at fault."""
+    """Check what the caller wrote and put it on the entry.
+
+    Raises ValidationError naming every field at fault; when there is none, SenderIdNotAllowed.
+    """
     errors: dict[str, ValidationError] = {}
+    refusals: list[SenderIdNotAllowed] = []
 
     def clean(field: str, rule: Any, *values: Any) -> None:
         try:
             setattr(entry, field, rule(*values))
         except ValidationError as error:
             errors[field] = error
+        except SenderIdNotAllowed as refusal:
+            refusals.append(refusal)
 
     clean("recipient", validation.clean_recipient, draft["recipient"])
     clean("text", validation.clean_text, draft["text"])
     clean("message_id", validation.clean_name, entry.message_id)
     clean("tags", validation.clean_tags, draft.get("tags", []))
     if (sender_id := sender_id_of(entry.user, draft)) is not None:
-        clean("sender_id", validation.clean_sender_id, sender_id, entry.user.live)
+        clean("sender_id", sender_ids.clean, sender_id, entry.user.live)
     if (message_name := draft.get("message_name")) is not None:
         clean("message_name", validation.clean_name, message_name)
     if (custom_data := draft.get("custom_data")) is not None:
         clean("custom_data", validation.clean_custom_data, custom_data)
     if errors:
         raise ValidationError(errors)
+    if refusals:
+        raise refusals[0]
 
 
 def _time(entry: Outbox, now: datetime, scheduled_at: datetime | None, validity_minutes: int | None) -> None:
@@ -185,8 +203,10 @@ def _frozen_price(quoted: Quote) -> dict[str, Any]:
     }
 
 
-def _accept(entry: Outbox, quoted: Quote, request: idempotency.Request) -> Outbox:
+@repeated_on_conflict
+def _accept(quoted: Quote, request: idempotency.Request, *, first: Outbox) -> Outbox:
     """Write the message and hold its money, in one transaction; without the money, write it as failed."""
+    entry = copy.copy(first)  # which stays as it is: a repeat begins with it again
     refusal: InsufficientBalance | None = None
     with transaction.atomic():
         entry.charge_status = ChargeStatus.HELD
@@ -206,55 +226,69 @@ def _accept(entry: Outbox, quoted: Quote, request: idempotency.Request) -> Outbo
 
 
 def quote_resend(entry: Outbox) -> Quote:
-    """What a resend would cost at this moment. Raises NotFailed, RetryLimitReached, TooManySegments, NoPrice."""
+    """What a resend would cost at this moment.
+
+    Raises NotFailed, RetryLimitReached, SenderIdNotAllowed, RecipientNotAllowed, TooManySegments, NoPrice.
+    """
     _refuse_resend(entry)
-    return quote(entry.user, entry.recipient, entry.text)
+    if entry.sender_id and not sender_ids.is_allowed(entry.sender_id, entry.user):
+        raise SenderIdNotAllowed(entry.sender_id)
+    quoted = quote(entry.user, entry.recipient, entry.text)
+    recipients.refuse_not_allowed(quoted.account, entry.recipient)
+    return quoted
 
 
-@repeated_on_conflict
 def resend(entry: Outbox, *, request: idempotency.Request | None = None) -> Outbox:
     """Try a failed message again: the same row, at today's price, with a hold of its own.
 
-    Of many at once exactly one wins for each failure. Raises NotFailed, RetryLimitReached, TooManySegments, NoPrice,
-    NotPaid: then nothing changes and nothing is counted. Raises Repeated, IdempotencyKeyReused, InFlight.
+    Of many at once exactly one wins for each failure. Raises what quote_resend() raises, RateLimited, NotPaid: then
+    nothing changes and no retry is counted. Raises Repeated, IdempotencyKeyReused, InFlight.
     """
     if request:
         request.refuse_repeated()
     quoted = quote_resend(entry)
     try:
-        with transaction.atomic():
-            if request:
-                with idempotency.waiting_for_rivals():
-                    request.remember(entry)
-            won = Outbox.objects.filter(
-                pk=entry.pk, status=Status.FAILED, retry_count__lt=F("max_retries"), retry_count=entry.retry_count
-            ).update(
-                **_frozen_price(quoted),
-                status=Status.PENDING,
-                charge_status=ChargeStatus.HELD,
-                delivery_status=None,
-                delivered_at=None,
-                error_code=None,
-                error_details=None,
-                retry_count=F("retry_count") + 1,
-                provider=routing.choose(entry, entry.attempt_count + 1),
-                due_at=quoted.as_of,
-                expires_at=quoted.as_of + timedelta(minutes=entry.validity_minutes),
-            )
-            entry.refresh_from_db()
-            if not won:
-                _refuse_resend(entry)
-                raise InFlight("Another request sent it again in the meantime, and it failed again: look at it first.")
-            ledger.hold(quoted.account, entry.total_cost, entry.hold_reference)
-            notices.sent_again(entry)
+        limits.take(entry, request.api_key_id if request else None)
+        _accept_again(entry, quoted, request)
     except InsufficientBalance as error:
         entry.refresh_from_db()
         raise NotPaid(error.message, entry, **error.members) from error
-    except IntegrityError:
+    except (IntegrityError, RateLimited):
+        entry.refresh_from_db()
         if request:
             request.refuse_repeated()
         raise
     return entry
+
+
+@repeated_on_conflict
+def _accept_again(entry: Outbox, quoted: Quote, request: idempotency.Request | None) -> None:
+    """Let the message wait for a dispatcher once more and hold its money, in one transaction."""
+    with transaction.atomic():
+        if request:
+            with idempotency.waiting_for_rivals():
+                request.remember(entry)
+        won = Outbox.objects.filter(
+            pk=entry.pk, status=Status.FAILED, retry_count__lt=F("max_retries"), retry_count=entry.retry_count
+        ).update(
+            **_frozen_price(quoted),
+            status=Status.PENDING,
+            charge_status=ChargeStatus.HELD,
+            delivery_status=None,
+            delivered_at=None,
+            error_code=None,
+            error_details=None,
+            retry_count=F("retry_count") + 1,
+            provider=routing.choose(entry, entry.attempt_count + 1),
+            due_at=quoted.as_of,
+            expires_at=quoted.as_of + timedelta(minutes=entry.validity_minutes),
+        )
+        entry.refresh_from_db()
+        if not won:
+            _refuse_resend(entry)
+            raise InFlight("Another request sent it again in the meantime, and it failed again: look at it first.")
+        ledger.hold(quoted.account, entry.total_cost, entry.hold_reference)
+        notices.sent_again(entry)
 
 
 @repeated_on_conflict

@@ -39,7 +39,7 @@ class SendSerializer(StrictSerializer):
 
     recipientPhoneNumber = Text(source="recipient", help_text="The number: E.164, or local in the default region.")
     message = Text(source="text", help_text="The text, sent exactly as it is.")
-    senderId = Text(source="sender_id", required=False, help_text="1 to 11 letters, digits and inner spaces.")
+    senderId = Text(source="sender_id", required=False, help_text="A name or number approved for you.")
     userId = Identifier(
         source="user_id", required=False, help_text="Send for this user; for keys that may act for others."
     )

@@ -4,7 +4,7 @@ from django.urls import include, path
 from django.views.decorators.http import require_safe
 from django.views.generic import RedirectView
 
-from outbox import callbacks, monitoring, pages, views
+from outbox import callbacks, monitoring, pages, sender_id_pages, views
 from outbox.alerts import views as alerts
 
 api = [
@@ -23,6 +23,8 @@ html = [
     path("outbox/new/", pages.compose, name="new"),
     path("outbox/<uuid:outbox_id>/", pages.detail, name="detail"),
     path("outbox/<uuid:outbox_id>/resend/", pages.resend, name="resend"),
+    path("settings/sender-ids/", sender_id_pages.sender_ids_page, name="sender_ids"),
+    path("settings/sender-ids/default/", sender_id_pages.choose_default, name="default_sender_id"),
 ]
 
 urlpatterns = [

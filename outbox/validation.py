@@ -10,7 +10,6 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 
 from outbox import msisdn
-from smsportal.models import User
 
 MAX_TAGS = 20
 MAX_TAG_LENGTH = 64
@@ -44,13 +43,9 @@ def clean_text(text: str) -> str:
     return text
 
 
-def clean_sender_id(sender_id: str, user: User) -> str:
-    """A name of 1 to 11 ASCII letters, digits and inner spaces with a letter in it, or the user's own default."""
-    if sender_id == user.default_sender_id or SENDER_NAME.fullmatch(sender_id):
-        return sender_id
-    raise ValidationError(
-        "Must be 1 to 11 letters A-Z, digits or inner spaces, with at least one letter.", code="invalid_sender_id"
-    )
+def is_sender_name(sender_id: str) -> bool:
+    """Whether it is 1 to 11 ASCII letters, digits and inner spaces with a letter in it."""
+    return SENDER_NAME.fullmatch(sender_id) is not None
 
 
 def clean_name(name: str) -> str:

@@ -20,7 +20,7 @@ from rest_framework.response import Response
 from rest_framework.reverse import reverse
 from rest_framework.serializers import Serializer
 
-from outbox import export, idempotency, sending, validation
+from outbox import export, idempotency, limits, sending, validation
 from outbox.exceptions import AboutEntry
 from outbox.filters import OutboxFilter
 from outbox.models import Outbox
@@ -56,6 +56,14 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     str,
     OpenApiParameter.HEADER,
     description="1 to 255 printable ASCII characters, no comma. The same key and body again: 200 and the same entry.",
+)
+
+DUPLICATE_OF = OpenApiParameter(
+    "X-Duplicate-Of",
+    uuid.UUID,
+    OpenApiParameter.HEADER,
+    response=[201],
+    description="`outboxId` of a message with the same text to the same number, accepted a moment ago.",
 )
 
 
@@ -109,7 +117,10 @@ class SendingView(GenericAPIView):
         except InvalidMessage as error:
             raise ValidationError({"Idempotency-Key": error.messages}, code=error.code) from error
         return idempotency.Request(
-            caller(request), idempotency.fingerprint(operation, cast(dict[str, Any], request.data)), key
+            caller(request),
+            idempotency.fingerprint(operation, cast(dict[str, Any], request.data)),
+            key,
+            request.auth.pk if isinstance(request.auth, ApiKey) else None,
         )
 
     def handle_exception(self, exc: Exception) -> Response:
@@ -143,7 +154,7 @@ class SendView(SendingView):
     @extend_schema(
         operation_id="send",
         summary="Send a message",
-        parameters=[IDEMPOTENCY_KEY, WAIT],
+        parameters=[IDEMPOTENCY_KEY, WAIT, DUPLICATE_OF],
         responses={
             201: OutboxSerializer,
             200: OutboxSerializer,
@@ -152,7 +163,9 @@ class SendView(SendingView):
                 "insufficient_balance",
                 "acting_for_others_not_allowed",
                 "sender_id_not_allowed",
+                "recipient_not_allowed",
                 "in_flight",
+                "duplicate_message",
                 "body_too_large",
                 "unsupported_media_type",
                 "no_price",
@@ -172,8 +185,10 @@ class SendView(SendingView):
         user = user_acted_for(request, message.pop("user_id", None))
         refuse_sender_id_of_other_keys(request, sending.sender_id_of(user, message))
         entry = sending.send(user, **message, request=repeatable)
-        location = reverse("outbox-api:detail", [entry.pk])
-        return self.answer(request, entry, status.HTTP_201_CREATED, {"Location": location})
+        headers = {"Location": reverse("outbox-api:detail", [entry.pk])}
+        if duplicate_of := limits.duplicate_of(entry):
+            headers["X-Duplicate-Of"] = str(duplicate_of.pk)
+        return self.answer(request, entry, status.HTTP_201_CREATED, headers)
 
 
 class QuoteView(SendingView):
@@ -190,6 +205,7 @@ class QuoteView(SendingView):
                 "invalid",
                 "acting_for_others_not_allowed",
                 "sender_id_not_allowed",
+                "recipient_not_allowed",
                 "body_too_large",
                 "unsupported_media_type",
                 "no_price",
@@ -224,6 +240,7 @@ class ResendView(SendingView):
                 "invalid",
                 "insufficient_balance",
                 "sender_id_not_allowed",
+                "recipient_not_allowed",
                 "not_found",
                 "not_failed",
                 "retry_limit_reached",

@@ -19,7 +19,7 @@ from outbox.providers import get_provider
 from outbox.providers.locmem import Provider as LocmemProvider
 from smsportal.embedded_postgres import Cluster, temporary_cluster
 from smsportal.models import ApiKey, User
-from tests.factories import PriceFactory, UserFactory
+from tests.factories import PriceFactory, SenderIdFactory, UserFactory
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -62,7 +62,9 @@ def provider() -> Iterator[LocmemProvider]:
 
 @pytest.fixture
 def user(db: None) -> User:
-    return UserFactory(username="amina", default_sender_id="MYBRAND")
+    user = UserFactory(username="amina", default_sender_id="MYBRAND")
+    SenderIdFactory(user=user)
+    return user
 
 
 @pytest.fixture

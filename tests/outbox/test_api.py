@@ -16,7 +16,7 @@ from outbox.dispatch import Dispatcher
 from outbox.models import IdempotencyKey, Outbox
 from outbox.providers.base import OutcomeUnknown, Rejected
 from smsportal.models import uuid7
-from tests.factories import UserFactory
+from tests.factories import SenderIdFactory, UserFactory
 from tests.threads import at_once
 
 SEND, RESEND, LIST = "/api/sms/send", "/api/sms/outbox/resend", "/api/sms/outbox"
@@ -434,6 +434,7 @@ def test_a_question_that_makes_no_sense_is_a_400(api, query):
 
 
 def test_each_filter_finds_its_messages_and_no_others(api, account, provider):
+    SenderIdFactory(user=account.user, name="OTHER")
     provider.error = Rejected("no")
     wanted = sending.send(
         account.user,

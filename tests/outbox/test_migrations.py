@@ -4,18 +4,24 @@ import pytest
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
-from outbox import outcomes, sending
+from outbox import outcomes, sender_ids, sending
 from outbox.providers.base import Accepted
+from tests.factories import SenderIdFactory, UserFactory
 from tests.outbox.attempts import hand_over, unknown_message
 
 BEFORE = [("outbox", "0002_providers_and_workers")]
 AFTER = [("outbox", "0003_receipt_effects")]
 
 
-def migrate(targets):
+def migrate(targets, model="Receipt"):
     executor = MigrationExecutor(connection)
     executor.migrate(targets)
-    return MigrationExecutor(connection).loader.project_state(targets).apps.get_model("outbox", "Receipt")
+    return MigrationExecutor(connection).loader.project_state(targets).apps.get_model("outbox", model)
+
+
+def migrate_to_the_end():
+    ends = MigrationExecutor(connection).loader.graph.leaf_nodes()
+    MigrationExecutor(connection).migrate([node for node in ends if node[0] == "outbox"])
 
 
 @pytest.mark.django_db(transaction=True)
@@ -45,6 +51,30 @@ def test_receipts_that_were_applied_or_not_get_their_effects(account):
         old = migrate(BEFORE)
         assert list(old.objects.order_by("pk").values_list("applied", flat=True)) == [True] + [False] * 5
     finally:
-        MigrationExecutor(connection).migrate(
-            [node for node in MigrationExecutor(connection).loader.graph.leaf_nodes() if node[0] == "outbox"]
-        )
+        migrate_to_the_end()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_whatever_was_sent_as_before_is_approved_so_that_nobodys_messages_stop(account):
+    bo = UserFactory(username="bo", default_sender_id="mybrand")
+    odd = UserFactory(username="odd", default_sender_id="My-Brand.Ltd")
+    SenderIdFactory(user=account.user, name="SHOP")
+    for name in ("SHOP", "MYBRAND", "MyBrand"):
+        sending.send(account.user, recipient="+254711000001", text="x", sender_id=name)
+    try:
+        migrate([("outbox", "0004_sender_ids_and_opt_outs")], "SenderId").objects.all().delete()
+
+        approved = migrate([("outbox", "0005_approve_sender_ids_in_use")], "SenderId")
+
+        kept = approved.objects.order_by("user_id", "name").values_list("user__username", "name", "state", "is_shared")
+        assert list(kept) == [
+            ("amina", "MYBRAND", "approved", False),
+            ("amina", "SHOP", "approved", False),
+            ("bo", "mybrand", "approved", True),
+            ("odd", "My-Brand.Ltd", "approved", False),
+        ]
+        assert sender_ids.is_allowed("mybrand", bo)
+        assert sender_ids.is_allowed("My-Brand.Ltd", odd)
+        assert not sender_ids.is_allowed("My-Brand/Ltd", odd)
+    finally:
+        migrate_to_the_end()

@@ -17,7 +17,7 @@ from outbox import pages, receipts, sending
 from outbox.dispatch import Dispatcher
 from outbox.models import Outbox
 from outbox.providers.base import DeliveryReceipt, OutcomeUnknown, Rejected
-from tests.factories import PriceFactory, UserFactory
+from tests.factories import PriceFactory, SenderIdFactory, UserFactory
 
 RECIPIENT = "+254711000001"
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
@@ -423,6 +423,7 @@ def test_forms_from_elsewhere_are_refused(account, failed):
 
 
 def test_a_composed_message_is_accepted_with_all_that_was_typed(site, account):
+    SenderIdFactory(user=account.user, name="SHOP")
     response = compose(
         site,
         recipient="0711 000 001",

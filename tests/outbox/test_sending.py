@@ -19,7 +19,7 @@ from outbox.exceptions import (
     TooManySegments,
 )
 from outbox.models import IdempotencyKey, Outbox
-from tests.factories import PriceFactory
+from tests.factories import PriceFactory, SenderIdFactory
 from tests.threads import at_once
 
 NUMBER = "+254711000099"
@@ -124,10 +124,15 @@ def test_the_text_is_kept_to_the_letter(account, text):
     assert Outbox.objects.get(pk=entry.pk).text == text
 
 
-def test_the_users_own_number_may_be_the_sender(account):
-    account.user.default_sender_id = "+254700000000"
+def test_the_users_own_number_may_be_the_sender_once_it_is_approved_and_not_be_sent_to(account):
+    own = "+254711000000"
+    SenderIdFactory(user=account.user, name=own)
+    account.user.default_sender_id = own
 
-    assert send(account.user).sender_id == "+254700000000"
+    assert send(account.user).sender_id == own
+    with pytest.raises(ValidationError) as refused:
+        send(account.user, recipient="0711 000 000")
+    assert [error.code for error in refused.value.error_dict["recipient"]] == ["own_number"]
 
 
 def test_without_a_price_nothing_is_logged(account):

@@ -8,20 +8,25 @@ from django.db import transaction
 
 from billing import ledger
 from billing.models import Price
+from outbox import sender_ids
 from smsportal.instants import database_now
 from smsportal.models import ApiKey, User
 
+SENDER_ID = "MYBRAND"
 OPENING_BALANCE = Decimal(1000)
 
 
 class Command(BaseCommand):
-    help = "What `demo` fills in: two users, an API key, prices and money. Reads the log-ins as JSON; repeatable."
+    help = "What `demo` fills in: users, a key, a sender ID, prices and money. Reads the log-ins as JSON; repeatable."
 
     @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> None:
         log_ins = json.load(sys.stdin)
         admin = self._user(log_ins["adminUsername"], log_ins["adminPassword"], is_staff=True, is_superuser=True)
-        user = self._user(log_ins["username"], log_ins["password"], default_sender_id="MYBRAND")
+        user = self._user(log_ins["username"], log_ins["password"], default_sender_id=SENDER_ID)
+        if not sender_ids.is_allowed(SENDER_ID, user):
+            wanted = sender_ids.request(user, SENDER_ID)
+            sender_ids.approve(wanted, by=admin, reason="The demo's sender ID", shared=True)
         if not ApiKey.objects.filter(digest=ApiKey.digest_of(log_ins["apiKey"])).exists():
             ApiKey.issue(user, "demo", secret=log_ins["apiKey"])
         account = ledger.account_of(user)
