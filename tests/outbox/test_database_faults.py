@@ -14,6 +14,7 @@ from outbox.dispatch import Dispatcher
 from outbox.exceptions import NotPaid
 from outbox.models import Attempt, Outbox
 from outbox.providers.base import DeliveryReceipt, Rejected
+from smsportal.models import Bucket
 from tests.factories import UserFactory
 from tests.outbox.database_faults import DEADLOCK, DISK_FULL, READ_ONLY, SERIALIZATION_FAILURE, failing
 from tests.threads import at_once
@@ -61,6 +62,17 @@ def test_sending_resending_and_cancelling_outlast_conflicts(account, provider, s
     assert (entry.status, entry.error_code) == ("failed", "cancelled")
     assert Outbox.objects.get() == entry
     assert list(audit.broken()) == []
+
+
+def test_what_is_done_again_after_a_conflict_takes_no_second_place_in_a_limit(account, provider, settings):
+    settings.SMS_OTP_COOL_DOWN_S = 3600
+    with failing("billing_account", DEADLOCK, times=3):
+        entry = send(account, tags=["OTP"])
+
+    sending.cancel(entry)
+    Bucket.objects.all().delete()
+    with failing("billing_account", DEADLOCK, times=3):
+        assert sending.resend(entry).status == "pending"
 
 
 def test_a_receipt_outlasts_conflicts(account, provider):
