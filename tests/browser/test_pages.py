@@ -146,7 +146,8 @@ def addresses(account, provider):
     rights = {"allowed_sender_ids": ["A" * 11] * 5, "allowed_ip_ranges": [f"{'2001:' * 7}1/128"] * 3}
     key, _ = ApiKey.issue(account.user, long, is_test=True, **rights)
     key.rotate()
-    settings = ["/settings/", *(f"/settings/keys/{page}/" for page in ("new", f"{key.pk}/rotate", f"{key.pk}/revoke"))]
+    settings = ["/settings/", "/settings/sender-ids/"]
+    settings += [f"/settings/keys/{page}/" for page in ("new", f"{key.pk}/rotate", f"{key.pk}/revoke")]
     outbox = ["/outbox/", "/outbox/?tag=none", "/outbox/new/", *entries, f"/outbox/{failed.pk}/resend/"]
     return [*outbox, *settings, "/api/errors"]
 
