@@ -139,7 +139,7 @@ def addresses(account, provider):
     long = "W" * 64
     delivered = send(account, provider, text="W" * 300, tags=[long], message_id="W" * 128, custom_data={long: long * 9})
     receipts.apply("locmem", DeliveryReceipt("delivered", str(delivered.pk)))
-    SenderIdFactory(user=account.user, name="A" * 11)
+    SenderIdFactory(user=account.user, name="A" * 11, reason="word " * 40)
     failed = send(account, provider, Rejected(long * 4), sender_id="A" * 11)
     unknown = send(account, provider, OutcomeUnknown("no answer"), tags=["OTP"])
     entries = [f"/outbox/{entry.pk}/" for entry in (delivered, failed, unknown)]
