@@ -5,7 +5,7 @@ from axes.models import AccessAttempt
 
 from outbox import daily_audit, sending
 from outbox.dispatch import Dispatcher
-from outbox.models import Receipt
+from outbox.models import OptOut, ProtectedName, Receipt
 from outbox.providers.base import Rejected
 from outbox.workers import Heartbeat
 from smsportal import notices
@@ -26,4 +26,6 @@ def one_of_each(account, provider):
     notices.tell_staff("test", "it", "Look at it.")
     endpoint = WebhookEndpoint.objects.create(user=account.user, url="https://hooks.example/", events=["sms.sent"])
     events.record_test(endpoint)
+    ProtectedName.objects.create(name="M-Pesa")
+    OptOut.objects.create(number="+254711000009", reason="STOP")
     AccessAttempt.objects.create(username="amina", ip_address="203.0.113.7", failures_since_start=5)

@@ -8,7 +8,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("outbox", "0003_receipt_effects"),
+        ("outbox", "0004_audit_runs"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
