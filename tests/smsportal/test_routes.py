@@ -8,7 +8,7 @@ from django.contrib.auth.models import Group, Permission
 from django.test import Client
 
 from billing import ledger
-from outbox.models import Outbox
+from outbox.models import Outbox, SenderId
 from smsportal.models import ApiKey, Notice, User, WebhookDelivery, WebhookEndpoint
 from tests.database import whole_database
 from tests.factories import UserFactory
@@ -44,6 +44,8 @@ USERS = {
     "outbox/new/",
     "outbox/<uuid:outbox_id>/",
     "outbox/<uuid:outbox_id>/resend/",
+    "settings/sender-ids/",
+    "settings/sender-ids/default/",
     "account/password/",
     "settings/",
     "settings/keys/new/",
@@ -61,7 +63,7 @@ ADMIN_MODELS = {
     *("smsportal/webhookendpoint", "smsportal/webhookdelivery"),
     *("billing/account", "billing/posting", "billing/price"),
     *("outbox/outbox", "outbox/attempt", "outbox/receipt", "outbox/providerstate", "outbox/worker"),
-    *("outbox/unknownoutcome", "outbox/auditrun"),
+    *("outbox/unknownoutcome", "outbox/auditrun", "outbox/senderid", "outbox/protectedname", "outbox/optout"),
 }
 ADMIN_PAGES = ("", "add/", "<path:object_id>/history/", "<path:object_id>/delete/", "<path:object_id>/change/")
 DJANGO_ADMIN = {
@@ -78,6 +80,8 @@ OUR_ADMIN = {
     "admin/billing/account/<int:account_id>/adjust/",
     "admin/outbox/outbox/resend/",
     "admin/outbox/unknownoutcome/settle/",
+    "admin/outbox/senderid/<int:pk>/approve/",
+    "admin/outbox/senderid/<int:pk>/refuse/",
     "admin/outbox/providerstate/<path:provider>/stop/",
     "admin/outbox/providerstate/<path:provider>/start/",
 }
@@ -122,6 +126,7 @@ def where(one_of_each, account, superuser):
             alertId=alert.pk,
             webhookId=endpoint.pk,
             deliveryId=delivery.pk,
+            pk=SenderId.objects.get().pk,
             **{"account_id": account.pk, **other},
         )
 
@@ -246,6 +251,8 @@ ACTS = {
     "admin/billing/account/<int:account_id>/adjust/": "billing.move_money",
     "admin/outbox/outbox/resend/": "outbox.resend_outbox",
     "admin/outbox/unknownoutcome/settle/": "outbox.settle_unknown",
+    "admin/outbox/senderid/<int:pk>/approve/": "outbox.decide_senderid",
+    "admin/outbox/senderid/<int:pk>/refuse/": "outbox.decide_senderid",
     "admin/outbox/providerstate/<path:provider>/stop/": "outbox.operate_provider",
     "admin/outbox/providerstate/<path:provider>/start/": "outbox.operate_provider",
 }
@@ -302,7 +309,10 @@ def test_an_action_is_not_offered_without_its_permission_and_none_but_that_of_gr
             assert action not in page.get_actions(request)
 
 
-def test_not_even_a_superuser_deletes_anything_but_groups(admin_site, where):
+KEPT_BY_STAFF = {"auth/group", "outbox/optout", "outbox/protectedname"}
+
+
+def test_not_even_a_superuser_deletes_anything_but_groups_opt_outs_and_protected_names(admin_site, where):
     for model in ADMIN_MODELS:
         answer = admin_site.post(where(f"admin/{model}/<path:object_id>/delete/"), {"post": "yes"})
-        assert answer.status_code == (302 if model == "auth/group" else 403), model
+        assert answer.status_code == (302 if model in KEPT_BY_STAFF else 403), model
