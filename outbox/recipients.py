@@ -2,17 +2,19 @@
 
 from django.db import connection
 
+from billing import ledger
 from billing.models import Account
 from outbox import msisdn
 from outbox.exceptions import RecipientNotAllowed
 
 
 def refuse_not_allowed(account: Account, recipient: str) -> None:
-    """recipient: E.164. Raises RecipientNotAllowed."""
-    destinations = account.allowed_destinations
+    """recipient: E.164. Of a test twin's account, what its user may do holds. Raises RecipientNotAllowed."""
+    live = ledger.account_of(account.user.live) if account.user.is_test_twin else account
+    destinations = live.allowed_destinations
     if destinations and not any(_covers(destination, recipient) for destination in destinations):
         raise RecipientNotAllowed("This account may not send to this country. The operator can open it.")
-    if _has_opted_out(account, recipient):
+    if _has_opted_out(live, recipient):
         raise RecipientNotAllowed("This number has asked not to be sent messages.")
 
 

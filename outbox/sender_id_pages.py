@@ -7,8 +7,8 @@ from django.shortcuts import redirect, render
 
 from outbox import sender_ids
 from outbox.forms import SenderIdForm
-from outbox.pages import Visit, page
 from smsportal.exceptions import DomainError
+from smsportal.visits import Visit, page
 
 
 @page("GET", "HEAD", "POST")

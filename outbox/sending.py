@@ -163,7 +163,7 @@ def _fill(entry: Outbox, draft: Draft) -> None:
     clean("message_id", validation.clean_name, entry.message_id)
     clean("tags", validation.clean_tags, draft.get("tags", []))
     if (sender_id := sender_id_of(entry.user, draft)) is not None:
-        clean("sender_id", sender_ids.clean, sender_id, entry.user.live)
+        clean("sender_id", sender_ids.clean, sender_id, entry.user)
     if (message_name := draft.get("message_name")) is not None:
         clean("message_name", validation.clean_name, message_name)
     if (custom_data := draft.get("custom_data")) is not None:

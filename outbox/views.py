@@ -71,7 +71,7 @@ class ActingForOthersNotAllowed(DomainError):
     code = "acting_for_others_not_allowed"
 
 
-class SenderIdNotAllowed(DomainError):
+class SenderIdNotOfThisKey(DomainError):
     code = "sender_id_not_allowed"
 
 
@@ -91,7 +91,7 @@ def refuse_sender_id_of_other_keys(request: Request, sender_id: str | None) -> N
     """A key may be bound to some of its user's sender IDs; None, the provider's own, is not among them."""
     if isinstance(request.auth, ApiKey) and not request.auth.may_send_as(sender_id):
         allowed = ", ".join(request.auth.allowed_sender_ids)
-        raise SenderIdNotAllowed(f"This key may send as {allowed} only.")
+        raise SenderIdNotOfThisKey(f"This key may send as {allowed} only.")
 
 
 def entry_or_404(request: Request, outbox_id: str) -> Outbox:

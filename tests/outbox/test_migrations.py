@@ -62,9 +62,9 @@ def test_whatever_was_sent_as_before_is_approved_so_that_nobodys_messages_stop(a
     for name in ("SHOP", "MYBRAND", "MyBrand"):
         sending.send(account.user, recipient="+254711000001", text="x", sender_id=name)
     try:
-        migrate([("outbox", "0005_sender_ids_and_opt_outs")], "SenderId").objects.all().delete()
+        migrate([("outbox", "0006_sender_ids_and_opt_outs")], "SenderId").objects.all().delete()
 
-        approved = migrate([("outbox", "0006_approve_sender_ids_in_use")], "SenderId")
+        approved = migrate([("outbox", "0007_approve_sender_ids_in_use")], "SenderId")
 
         kept = approved.objects.order_by("user_id", "name").values_list("user__username", "name", "state", "is_shared")
         assert list(kept) == [

@@ -8,7 +8,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("outbox", "0004_audit_runs"),
+        ("outbox", "0005_test_messages"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -45,6 +45,6 @@ def approve(apps, schema_editor):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("outbox", "0005_sender_ids_and_opt_outs"), ("smsportal", "0004_rate_limits")]
+    dependencies = [("outbox", "0006_sender_ids_and_opt_outs"), ("smsportal", "0005_rate_limits")]
 
     operations = [migrations.RunPython(approve, migrations.RunPython.noop)]

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("smsportal", "0003_alerts_and_webhooks"),
+        ("smsportal", "0004_key_rights_and_test_twins"),
     ]
 
     operations = [
