@@ -60,7 +60,7 @@ class Message:
 class Messages(Life):
     def __init__(self):
         super().__init__()
-        self.account = ledger.account_of(UserFactory(default_sender_id="MYBRAND"))
+        self.account = ledger.account_of(UserFactory())
         self.model: dict[str, Message] = {}  # by message id
         self.claims: list[dispatch.Claim] = []  # also of workers that were lost, and may come back
         self.spent = Decimal(0)
