@@ -356,7 +356,8 @@ def test_a_nearly_right_key_is_looked_for_just_as_a_wholly_wrong_one(user):
             connection,
         ) as queries:
             assert status_with(key) == 401
-        return [re.sub(r"[0-9a-f]{64}|\"s\d+_x\d+\"", "THIS", query["sql"]) for query in queries]
+        looked = [query["sql"] for query in queries if "smsportal_apikey" in query["sql"]]
+        return [re.sub(r"[0-9a-f]{64}", "DIGEST", sql) for sql in looked]
 
     assert asked(nearly) == asked("wrong") == asked("sms_" + "A" * 43)
     assert len(asked(nearly)) == 1
