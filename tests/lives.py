@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 
 from django.db import transaction
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 LIVES = int(os.environ.get("LIVES", "0"))
@@ -32,6 +32,7 @@ def live(born: Callable[[], Life], *, lives: int, steps: int) -> None:
             stateful_step_count=steps,
             derandomize=not LIVES,
             print_blob=True,
+            phases=[Phase.generate, Phase.shrink],  # to explain takes longer than to live
             database=None,
             deadline=None,
             suppress_health_check=list(HealthCheck),

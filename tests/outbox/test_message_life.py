@@ -67,10 +67,16 @@ class Messages(Life):
         self.given = Decimal(12)
         ledger.top_up(self.account, self.given, reason="payment")
 
-    @initialize()
-    def first_price(self):
+    @initialize(answers=st.tuples(*[st.sampled_from([None, *sorted(ANSWER)])] * 2))
+    def begin(self, answers):
+        """With a past, for most of what can happen happens only to a message that somebody has had."""
         self.price = Decimal(1)
         PriceFactory(price_per_segment=self.price)
+        for said in answers:
+            self.send(1)
+            self.claim(1)
+            if said:
+                self.tell(self.claims[-1], said, with_id=True)
 
     # --- what people do
 
@@ -97,9 +103,11 @@ class Messages(Life):
         self.given += 2
 
     @precondition(lambda self: self.model)
-    @rule(pick=st.data())
-    def resend(self, pick):
-        message, entry = self.one(pick)
+    @rule(pick=st.data(), price=st.sampled_from([None, "0.4", "1.7"]))
+    def resend(self, pick, price):
+        message, entry = self.one(pick, *pick.draw(st.sampled_from([(UNSENT, UNDELIVERED), ()])))
+        if price:
+            self.change_the_price(price)
         try:
             sending.resend(entry)
         except NotFailed:
@@ -138,6 +146,7 @@ class Messages(Life):
 
     # --- what workers and providers do
 
+    @precondition(lambda self: self.all_in(WAITING))
     @rule(limit=st.integers(1, 3))
     def claim(self, limit):
         Outbox.objects.filter(due_at__isnull=False).update(due_at=Now() - timedelta(seconds=1))  # time passes
@@ -157,7 +166,9 @@ class Messages(Life):
     @rule(pick=st.data(), said=st.sampled_from(sorted(ANSWER)), with_id=st.booleans())
     def answer(self, pick, said, with_id):
         """In time, or by a worker that was taken for dead: such a one may only add the id, and what is known by it."""
-        claimed = pick.draw(st.sampled_from(self.claims))
+        self.tell(pick.draw(st.sampled_from(self.claims)), said, with_id)
+
+    def tell(self, claimed, said, with_id):
         attempt = Attempt.objects.get(pk=claimed.attempt_id)
         is_open = Attempt.objects.filter(pk=attempt.pk, outcome=None).exists()
         provider_id = f"id-{attempt.pk}" if with_id else None
@@ -204,7 +215,7 @@ class Messages(Life):
 
     # --- what the clock does
 
-    @precondition(lambda self: self.claims)
+    @precondition(lambda self: self.all_in(TAKEN))
     @rule()
     def lose_the_workers(self):
         Attempt.objects.filter(outcome=None).update(lease_expires_at=Now() - timedelta(seconds=1))
@@ -213,6 +224,7 @@ class Messages(Life):
             message.since_accepted[-1] = "unknown"
             self.moved(message, UNKNOWN)
 
+    @precondition(lambda self: self.all_in(WAITING))
     @rule()
     def expire(self):
         Outbox.objects.filter(due_at__isnull=False).update(expires_at=Now() - timedelta(seconds=1))
@@ -220,6 +232,7 @@ class Messages(Life):
         for message in self.all_in(WAITING):
             message.place = UNSENT
 
+    @precondition(lambda self: self.all_in(UNKNOWN))
     @rule()
     def end_the_doubt(self):
         Outbox.objects.filter(outcome="unknown").update(last_attempt_at=F("last_attempt_at") - timedelta(hours=73))
@@ -229,8 +242,10 @@ class Messages(Life):
 
     # --- the model
 
-    def one(self, pick):
-        message_id = pick.draw(st.sampled_from(sorted(self.model)))
+    def one(self, pick, *places):
+        """Any message; one in these places, if there is one."""
+        there = [key for key, message in self.model.items() if message.place in places]
+        message_id = pick.draw(st.sampled_from(there or list(self.model)))
         return self.model[message_id], Outbox.objects.get(message_id=message_id)
 
     def message_of(self, claimed):
