@@ -17,7 +17,8 @@ class BalanceSerializer(serializers.ModelSerializer):
     unitsLeft = serializers.SerializerMethodField(
         help_text="How many segments that is at the default price; null without one."
     )
-    lowBalanceThreshold = serializers.SerializerMethodField()
+    currency = serializers.CharField(help_text="Of the account: three letters.")
+    lowBalanceThreshold = serializers.SerializerMethodField(help_text="At or below it the balance is low.")
 
     class Meta:
         model = Account
@@ -37,9 +38,15 @@ class BalanceSerializer(serializers.ModelSerializer):
 class PostingSerializer(serializers.ModelSerializer):
     """One line of the ledger."""
 
-    amount = Money()
-    balanceAfter = Money(source="balance_after")
-    createdAt = serializers.DateTimeField(source="created_at")
+    kind = serializers.ChoiceField(
+        choices=Posting.Kind.choices,
+        help_text="`hold` sets money aside; a `capture` takes it, a `release` gives it back; `top_up` and `adjustment` "
+        "change the balance.",
+    )
+    amount = Money(help_text="How much; an adjustment may be negative.")
+    balanceAfter = Money(source="balance_after", help_text="The balance after it, what is held included.")
+    reference = serializers.CharField(help_text="What caused it: an attempt of a message, a payment.")
+    createdAt = serializers.DateTimeField(source="created_at", help_text="When.")
 
     class Meta:
         model = Posting
@@ -51,14 +58,14 @@ class StatementPageSerializer(serializers.Serializer):
 
     next = serializers.URLField(allow_null=True, help_text="The page of older postings.")
     previous = serializers.URLField(allow_null=True, help_text="The page of newer postings.")
-    results = PostingSerializer(many=True)
+    results = PostingSerializer(many=True, help_text="The postings of this page.")
 
 
 class PriceRuleSerializer(serializers.ModelSerializer):
     """Which line of the price list decides."""
 
     prefix = serializers.SerializerMethodField(help_text="As `+254`; `default` for all other numbers.")
-    effectiveFrom = serializers.DateTimeField(source="effective_from")
+    effectiveFrom = serializers.DateTimeField(source="effective_from", help_text="Since when it holds.")
 
     class Meta:
         model = Price
@@ -80,5 +87,5 @@ class PriceSerializer(PriceRuleSerializer):
 class PricesSerializer(serializers.Serializer):
     """What messages cost at this moment: the longest prefix that fits a number decides."""
 
-    currency = serializers.CharField()
-    prices = PriceSerializer(many=True)
+    currency = serializers.CharField(help_text="Of the prices: three letters.")
+    prices = PriceSerializer(many=True, help_text="One for each prefix that has a price.")

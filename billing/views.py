@@ -11,10 +11,11 @@ from rest_framework.views import APIView
 from billing import ledger, pricing
 from billing.models import Posting
 from billing.serializers import BalanceSerializer, PostingSerializer, PricesSerializer, StatementPageSerializer
+from smsportal.api import examples
 from smsportal.api.authentication import caller
 from smsportal.api.filters import InstantFilter, StrictFilterSet
 from smsportal.api.pagination import KeysetPagination
-from smsportal.api.schema import problems
+from smsportal.api.schema import Answer, problems
 from smsportal.models import ApiKey
 
 
@@ -24,7 +25,9 @@ class BalanceView(APIView):
     scope = ApiKey.Scope.BILLING
 
     @extend_schema(
-        operation_id="getBalance", summary="Read the balance", responses={200: BalanceSerializer, **problems()}
+        operation_id="getBalance",
+        summary="Read the balance",
+        responses={200: Answer(BalanceSerializer, "Your money.", examples.BALANCE), **problems()},
     )
     def get(self, request: Request) -> Response:
         """Your money: all of it, what is held for messages under way, and what can be spent."""
@@ -62,13 +65,16 @@ class StatementView(GenericAPIView):
         summary="Read the statement",
         parameters=[*StatementFilter.parameters(), *KeysetPagination.parameters()],
         filters=False,
-        responses={200: StatementPageSerializer, **problems("invalid")},
+        responses={
+            200: Answer(StatementPageSerializer, "A page of it.", examples.STATEMENT),
+            **problems("invalid"),
+        },
     )
     def get(self, request: Request) -> Response:
         """Every movement of your money, newest first, each with the balance after it. A hold only sets money aside:
         the balance changes when it is captured. Follow `next` for older ones.
         """
-        StatementFilter(request.query_params).refuse_unknown_names(["pageSize", "cursor"])
+        StatementFilter(request.query_params).refuse_typos(["pageSize", "cursor"])
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
         return self.get_paginated_response(self.get_serializer(page, many=True).data)
 
@@ -79,7 +85,9 @@ class PricesView(APIView):
     scope = ApiKey.Scope.BILLING
 
     @extend_schema(
-        operation_id="listPrices", summary="Read the prices", responses={200: PricesSerializer, **problems()}
+        operation_id="listPrices",
+        summary="Read the prices",
+        responses={200: Answer(PricesSerializer, "Your prices.", examples.PRICES), **problems()},
     )
     def get(self, request: Request) -> Response:
         """The prices in force for you at this moment, your own before the general ones."""

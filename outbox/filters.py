@@ -13,7 +13,7 @@ from smsportal.api.filters import InstantFilter, StrictFilterSet
 class OutboxFilter(StrictFilterSet):
     """Filters of the log."""
 
-    status = django_filters.ChoiceFilter(choices=Outbox.Status.choices)
+    status = django_filters.ChoiceFilter(choices=Outbox.Status.choices, label="`pending`, `sent` or `failed`.")
     outcome = django_filters.ChoiceFilter(
         choices=Outbox.Outcome.choices, label="`unknown`: the provider may have taken it."
     )

@@ -11,7 +11,7 @@ from django.db import InterfaceError, OperationalError
 from django.db.models import QuerySet
 from django.http import Http404, StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
 from rest_framework import status
 from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.generics import GenericAPIView
@@ -33,9 +33,10 @@ from outbox.serializers import (
     SendSerializer,
 )
 from smsportal import logs
+from smsportal.api import examples
 from smsportal.api.authentication import caller, may_act_for_others
 from smsportal.api.pagination import KeysetPagination
-from smsportal.api.schema import problems
+from smsportal.api.schema import Answer, problems
 from smsportal.exceptions import DomainError
 from smsportal.models import ApiKey, User
 
@@ -48,12 +49,30 @@ WAIT = OpenApiParameter(
     "Prefer",
     str,
     OpenApiParameter.HEADER,
-    description="`wait=N`: answer when the outcome is known, or after N seconds.",
+    description="`wait=N`: answer when the outcome is known, or after N seconds; at most 30.",
 )
-USER_ID = OpenApiParameter("userId", uuid.UUID, description="For keys that may act for others.")
+LOCATION = OpenApiParameter(
+    "Location", str, OpenApiParameter.HEADER, response=[201], description="The address of the entry."
+)
+REPLAYED = OpenApiParameter(
+    "Idempotent-Replayed",
+    {"type": "string", "enum": ["true"]},
+    OpenApiParameter.HEADER,
+    response=[200],
+    description="There when this request was answered before.",
+)
+REPEATED = "The same request as before, by its `Idempotency-Key` or `messageId`: the entry as it now stands."
+# What can be done with an entry.
+ABOUT_ENTRY = {
+    "getOutboxEntry": {"outboxId": "/outboxId"},
+    "cancel": {"outboxId": "/outboxId"},
+    "resend": {"body.outboxId": "/outboxId"},
+}
+RESEND_FIRST = {"resend": {"body.outboxId": "/results/0/outboxId"}}
+USER_ID = OpenApiParameter("userId", uuid.UUID, description="Of this user; for keys that may act for others.")
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
-    str,
+    {"type": "string", "pattern": r"^[!-+\--~]([ -+\--~]{0,253}[!-+\--~])?$"},
     OpenApiParameter.HEADER,
     description="1 to 255 printable ASCII characters, no comma. The same key and body again: 200 and the same entry.",
 )
@@ -154,10 +173,11 @@ class SendView(SendingView):
     @extend_schema(
         operation_id="send",
         summary="Send a message",
-        parameters=[IDEMPOTENCY_KEY, WAIT, DUPLICATE_OF],
+        parameters=[IDEMPOTENCY_KEY, WAIT, LOCATION, REPLAYED, DUPLICATE_OF],
+        examples=[OpenApiExample("A code", examples.SEND, request_only=True)],
         responses={
-            201: OutboxSerializer,
-            200: OutboxSerializer,
+            201: Answer(OutboxSerializer, "It is accepted: logged, and its money held.", examples.ENTRY, ABOUT_ENTRY),
+            200: Answer(OutboxSerializer, REPEATED, examples.ENTRY, ABOUT_ENTRY),
             **problems(
                 "invalid",
                 "insufficient_balance",
@@ -199,8 +219,9 @@ class QuoteView(SendingView):
     @extend_schema(
         operation_id="quote",
         summary="Ask what a message would cost",
+        examples=[OpenApiExample("A code", examples.QUOTE_OF, request_only=True)],
         responses={
-            200: QuoteSerializer,
+            200: Answer(QuoteSerializer, "What it would cost at this moment.", examples.QUOTE),
             **problems(
                 "invalid",
                 "acting_for_others_not_allowed",
@@ -233,9 +254,10 @@ class ResendView(SendingView):
     @extend_schema(
         operation_id="resend",
         summary="Send a failed message again",
-        parameters=[IDEMPOTENCY_KEY, WAIT],
+        parameters=[IDEMPOTENCY_KEY, WAIT, REPLAYED],
+        examples=[OpenApiExample("Once more", examples.RESEND, request_only=True)],
         responses={
-            200: OutboxSerializer,
+            200: Answer(OutboxSerializer, "It waits for a provider again.", examples.RESENT, ABOUT_ENTRY),
             **problems(
                 "invalid",
                 "insufficient_balance",
@@ -245,6 +267,7 @@ class ResendView(SendingView):
                 "not_failed",
                 "retry_limit_reached",
                 "in_flight",
+                "body_too_large",
                 "unsupported_media_type",
                 "no_price",
                 "too_many_segments",
@@ -270,7 +293,10 @@ class CancelView(SendingView):
         operation_id="cancel",
         summary="Withdraw a message that still waits",
         request=None,
-        responses={200: OutboxSerializer, **problems("not_found", "not_cancellable")},
+        responses={
+            200: Answer(OutboxSerializer, "It is withdrawn.", examples.CANCELLED, ABOUT_ENTRY),
+            **problems("not_found", "not_cancellable"),
+        },
     )
     def post(self, request: Request, outboxId: str) -> Response:
         """A message that no provider has been handed fails as `cancelled`, and its money is given back."""
@@ -309,11 +335,19 @@ class OutboxListView(LogView):
             *KeysetPagination.parameters(),
         ],
         filters=False,
-        responses={200: OutboxPageSerializer, **problems("invalid", "acting_for_others_not_allowed")},
+        responses={
+            200: Answer(
+                OutboxPageSerializer,
+                "A page of them.",
+                examples.OUTBOX_PAGE,
+                {"getOutboxEntry": {"outboxId": "/results/0/outboxId"}, **RESEND_FIRST},
+            ),
+            **problems("invalid", "acting_for_others_not_allowed"),
+        },
     )
     def get(self, request: Request) -> Response:
         """Your messages, newest first. Follow `next` for older ones; there is no total count."""
-        OutboxFilter(request.query_params).refuse_unknown_names(["userId", "pageSize", "cursor"])
+        OutboxFilter(request.query_params).refuse_typos(["userId", "pageSize", "cursor"])
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
         return self.get_paginated_response(self.get_serializer(page, many=True).data)
 
@@ -329,7 +363,7 @@ class OutboxExportView(LogView):
         parameters=[*OutboxFilter.parameters(), USER_ID],
         filters=False,
         responses={
-            (200, "text/csv"): OpenApiTypes.STR,
+            (200, "text/csv"): Answer(OpenApiTypes.STR, "All of them.", examples.CSV),
             **problems("invalid", "acting_for_others_not_allowed"),
         },
     )
@@ -339,7 +373,7 @@ class OutboxExportView(LogView):
         Times are in UTC. A text that a spreadsheet would take for a formula begins with an apostrophe. The text of a
         message tagged `OTP` is left out.
         """
-        OutboxFilter(request.query_params).refuse_unknown_names(["userId"])
+        OutboxFilter(request.query_params).refuse_typos(["userId"])
         rows = export.rows(self.filter_queryset(self.get_queryset()))
         return StreamingHttpResponse(
             rows,
@@ -357,7 +391,10 @@ class OutboxDetailView(GenericAPIView):
     @extend_schema(
         operation_id="getOutboxEntry",
         summary="Read one message",
-        responses={200: OutboxDetailSerializer, **problems("not_found")},
+        responses={
+            200: Answer(OutboxDetailSerializer, "The message.", examples.DETAIL, ABOUT_ENTRY),
+            **problems("not_found"),
+        },
     )
     def get(self, request: Request, outboxId: str) -> Response:
         """One message with its attempts and every line of the ledger it caused."""

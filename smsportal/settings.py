@@ -191,7 +191,7 @@ REST_FRAMEWORK = {
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "smsportal.api.negotiation.JsonOnly",
     "DEFAULT_PAGINATION_CLASS": "smsportal.api.pagination.KeysetPagination",
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
-    "DEFAULT_SCHEMA_CLASS": "smsportal.api.schema.ScopedSchema",
+    "DEFAULT_SCHEMA_CLASS": "smsportal.api.schema.Schema",
     "DEFAULT_METADATA_CLASS": None,
     "EXCEPTION_HANDLER": "smsportal.api.problems.exception_handler",
     "URL_FORMAT_OVERRIDE": None,
@@ -199,7 +199,9 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "SMS Portal API",
-    "DESCRIPTION": "Send single SMS with prepaid money; look up, explain and resend each of them.",
+    "DESCRIPTION": "Send single SMS with prepaid money; look up, explain and resend each of them. Every error is "
+    "`application/problem+json` (RFC 9457); its `code` is explained at [/api/errors](/api/errors).\n\n"
+    + (BASE_DIR / "smsportal/api/quick_start.md").read_text(),
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_AUTHENTICATION": [],
@@ -207,6 +209,17 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "smsportal.api.schema.headers_of_answers",
+    ],
+    "TAGS": [
+        {"name": "sms", "description": "Messages: send, look up, send again, withdraw."},
+        {"name": "billing", "description": "Money: what is left, where it went, what things cost."},
+        {"name": "alerts", "description": "What you should know, and how you are told."},
+        {"name": "webhooks", "description": "Your addresses that are told of events."},
+    ],
     "ENUM_NAME_OVERRIDES": {
         "OutboxStatus": "outbox.models.Outbox.Status",
         "ChargeStatus": "outbox.models.Outbox.ChargeStatus",

@@ -4,7 +4,7 @@ import re
 
 from django.db.models import Count
 from django.http import Http404
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -13,8 +13,9 @@ from rest_framework.views import APIView
 from outbox.alerts import preferences
 from outbox.alerts.serializers import AlertSerializer, AlertSettingsSerializer, AlertsSerializer
 from smsportal import notices
+from smsportal.api import examples
 from smsportal.api.authentication import caller
-from smsportal.api.schema import problems
+from smsportal.api.schema import Answer, problems
 from smsportal.models import ApiKey, Notice
 
 MOST = 200  # alerts of one answer
@@ -29,7 +30,7 @@ class AlertSettingsView(APIView):
     @extend_schema(
         operation_id="getAlertSettings",
         summary="Read the alert settings",
-        responses={200: AlertSettingsSerializer, **problems()},
+        responses={200: Answer(AlertSettingsSerializer, "Your settings.", examples.SETTINGS), **problems()},
     )
     def get(self, request: Request) -> Response:
         """When and how you are told of a low balance and of failed messages."""
@@ -39,7 +40,11 @@ class AlertSettingsView(APIView):
         operation_id="changeAlertSettings",
         summary="Change the alert settings",
         request=AlertSettingsSerializer(partial=True),
-        responses={200: AlertSettingsSerializer, **problems("invalid", "unsupported_media_type", "body_too_large")},
+        examples=[OpenApiExample("By e-mail, too", examples.CHANGE_SETTINGS, request_only=True)],
+        responses={
+            200: Answer(AlertSettingsSerializer, "Your settings as they now are.", examples.SETTINGS_CHANGED),
+            **problems("invalid", "unsupported_media_type", "body_too_large"),
+        },
     )
     def patch(self, request: Request) -> Response:
         """Change some of them; what is left out stays."""
@@ -58,7 +63,12 @@ class AlertsView(APIView):
         operation_id="listAlerts",
         summary="List alerts",
         parameters=[OpenApiParameter("unread", bool, description="`true`: only those.")],
-        responses={200: AlertsSerializer, **problems("invalid")},
+        responses={
+            200: Answer(
+                AlertsSerializer, "Your alerts.", examples.ALERTS, {"readAlert": {"alertId": "/results/0/alertId"}}
+            ),
+            **problems("invalid"),
+        },
     )
     def get(self, request: Request) -> Response:
         """What you should know, unread first, newest first; the latest 200."""
@@ -84,7 +94,7 @@ class ReadAlertView(APIView):
         operation_id="readAlert",
         summary="Mark an alert as read",
         request=None,
-        responses={200: AlertSerializer, **problems("not_found")},
+        responses={200: Answer(AlertSerializer, "It is read.", examples.ALERT_READ), **problems("not_found")},
     )
     def post(self, request: Request, alertId: str) -> Response:
         """You have seen it. Messages that fail from now on make a new one."""

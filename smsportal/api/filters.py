@@ -12,6 +12,9 @@ from rest_framework.exceptions import ValidationError
 
 from smsportal.instants import parse_instant
 
+# Text that is not blank, without NUL, which no text in the database has.
+STORABLE = {"type": "string", "pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$"}
+
 
 class InstantField(forms.Field):
     """ISO 8601 with its offset, as in the API's bodies."""
@@ -33,19 +36,26 @@ class InstantFilter(django_filters.Filter):  # type: ignore[misc]  # the library
 class StrictFilterSet(django_filters.FilterSet):  # type: ignore[misc]  # the library has no types
     """Filters of a list; each is exact, and all must hold."""
 
-    def refuse_unknown_names(self, besides: Collection[str]) -> None:
-        """Raise ValidationError for parameters that are neither a filter nor in `besides`."""
+    def refuse_typos(self, besides: Collection[str]) -> None:
+        """Raise ValidationError for parameters that are neither a filter nor in `besides`, and for empty filters."""
         given: Any = self.data
         if unknown := sorted(set(given) - set(self.filters) - set(besides)):
             known = ", ".join([*self.filters, *besides])
             raise ValidationError(
                 dict.fromkeys(unknown, f"There is no filter of this name; there are {known}."), code="unknown_field"
             )
+        if empty := [name for name in self.filters if name in given and not given[name].strip()]:
+            raise ValidationError(dict.fromkeys(empty, "Give it a value, or leave it out."), code="blank")
 
     @classmethod
     def parameters(cls) -> list[OpenApiParameter]:
         """The filters as the OpenAPI document describes them."""
         return [
-            OpenApiParameter(name, str, description=found.label, enum=[c for c, _ in found.extra.get("choices", ())])
+            OpenApiParameter(
+                name,
+                datetime if isinstance(found, InstantFilter) else STORABLE,
+                description=found.label,
+                enum=[value for value, _ in found.extra.get("choices", ())],
+            )
             for name, found in cls.base_filters.items()
         ]

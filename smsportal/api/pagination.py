@@ -27,8 +27,14 @@ class KeysetPagination(CursorPagination):
     def parameters(cls) -> list[OpenApiParameter]:
         """As the OpenAPI document describes them."""
         return [
-            OpenApiParameter("pageSize", int, description=f"1 to {cls.max_page_size}; {cls.page_size} when left out."),
-            OpenApiParameter("cursor", str, description="Made by `next` and `previous`."),
+            OpenApiParameter(
+                "pageSize",
+                {"type": "integer", "minimum": 1, "maximum": cls.max_page_size},
+                description=f"1 to {cls.max_page_size}; {cls.page_size} when left out.",
+            ),
+            OpenApiParameter(
+                "cursor", {"type": "string", "format": "cursor"}, description="Made by `next` and `previous`."
+            ),
         ]
 
     def get_page_size(self, request: Request) -> int:

@@ -62,6 +62,7 @@ KINDS = {
     "duplicate_message": Kind(
         409, "Duplicate message", "The same text went to this number a moment ago: see `duplicateOf`."
     ),
+    "too_many_webhooks": Kind(409, "Too many webhooks", "Remove a webhook before you add another."),
     "body_too_large": Kind(413, "Body too large", "Send less."),
     "unsupported_media_type": Kind(415, "Unsupported media type", "Send `application/json` in UTF-8."),
     "no_price": Kind(422, "No price", "There is no price for this destination; ask the operator for one."),

@@ -28,7 +28,15 @@ class StrictSerializer(serializers.Serializer):
         )
 
 
-class Text(serializers.CharField):
+class Described(serializers.Field):
+    """A field whose rules stand elsewhere: `described` tells them to the OpenAPI document, in JSON Schema."""
+
+    def __init__(self, *args: Any, described: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        self.described = described or {}
+        super().__init__(*args, **kwargs)
+
+
+class Text(Described, serializers.CharField):
     """A JSON string, kept as it came: a number is no text, and spaces are the sender's own."""
 
     default_error_messages = {"not_a_string": "Must be a string."}
@@ -42,7 +50,7 @@ class Text(serializers.CharField):
         return super().run_validation(data)
 
 
-class WholeNumber(serializers.IntegerField):
+class WholeNumber(Described, serializers.IntegerField):
     """A JSON integer: no string, no fraction, no true."""
 
     default_error_messages = {"not_a_number": "Must be a whole number."}
@@ -50,7 +58,13 @@ class WholeNumber(serializers.IntegerField):
     def to_internal_value(self, data: Any) -> int:
         if type(data) is not int:
             self.fail("not_a_number")
-        return super().to_internal_value(data)
+        return int(super().to_internal_value(data))
+
+
+class Texts(Described, serializers.ListField):
+    """A JSON array of strings."""
+
+    child = Text()
 
 
 class Money(serializers.DecimalField):

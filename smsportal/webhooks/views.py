@@ -5,17 +5,18 @@ from typing import Any
 
 from django.db.models import QuerySet
 from django.http import Http404
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
 from rest_framework import status
-from rest_framework.exceptions import ValidationError
 from rest_framework.generics import GenericAPIView
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from smsportal.api import examples
 from smsportal.api.authentication import caller
 from smsportal.api.pagination import KeysetPagination
-from smsportal.api.schema import problems
+from smsportal.api.schema import Answer, problems
+from smsportal.exceptions import DomainError
 from smsportal.models import ApiKey, WebhookDelivery, WebhookEndpoint
 from smsportal.webhooks import deliveries, events
 from smsportal.webhooks.serializers import (
@@ -29,6 +30,22 @@ from smsportal.webhooks.serializers import (
 )
 
 MAX_ENDPOINTS = 10
+
+
+def about_webhook(pointer: str) -> dict[str, dict[str, str]]:
+    """What can be done with the endpoint whose id stands there in an answer."""
+    operations = ("getWebhook", "testWebhook", "listWebhookDeliveries", "enableWebhook", "deleteWebhook")
+    return {operation: {"webhookId": pointer} for operation in operations}
+
+
+ABOUT_WEBHOOK = about_webhook("/webhookId")
+SAME_WEBHOOK = {"webhookId": "$request.path.webhookId"}
+TEST_SEEN = {"listWebhookDeliveries": SAME_WEBHOOK}
+REPLAY_FIRST = {"replayWebhookDelivery": SAME_WEBHOOK | {"deliveryId": "/results/0/deliveryId"}}
+
+
+class TooManyWebhooks(DomainError):
+    code = "too_many_webhooks"
 
 
 def endpoint_or_404(request: Request, webhook_id: str) -> WebhookEndpoint:
@@ -46,7 +63,12 @@ class WebhooksView(APIView):
     scope_to_change = ApiKey.Scope.SETTINGS
 
     @extend_schema(
-        operation_id="listWebhooks", summary="List webhooks", responses={200: WebhooksSerializer, **problems()}
+        operation_id="listWebhooks",
+        summary="List webhooks",
+        responses={
+            200: Answer(WebhooksSerializer, "Your webhooks.", examples.WEBHOOKS, about_webhook("/results/0/webhookId")),
+            **problems(),
+        },
     )
     def get(self, request: Request) -> Response:
         """Your endpoints, the oldest first."""
@@ -57,7 +79,13 @@ class WebhooksView(APIView):
         operation_id="createWebhook",
         summary="Add a webhook",
         request=CreateWebhookSerializer,
-        responses={201: NewWebhookSerializer, **problems("invalid", "unsupported_media_type", "body_too_large")},
+        examples=[OpenApiExample("Two events", examples.CREATE_WEBHOOK, request_only=True)],
+        responses={
+            201: Answer(
+                NewWebhookSerializer, "It is there, and this is its secret.", examples.NEW_WEBHOOK, ABOUT_WEBHOOK
+            ),
+            **problems("invalid", "too_many_webhooks", "unsupported_media_type", "body_too_large"),
+        },
     )
     def post(self, request: Request) -> Response:
         """Have an address told of events, signed as Standard Webhooks has it (headers `webhook-id`,
@@ -67,7 +95,7 @@ class WebhooksView(APIView):
         serializer = CreateWebhookSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         if caller(request).webhook_endpoints.count() >= MAX_ENDPOINTS:
-            raise ValidationError({"url": f"You have {MAX_ENDPOINTS} webhooks; remove one first."}, code="too_many")
+            raise TooManyWebhooks(f"You have {MAX_ENDPOINTS} webhooks; remove one first.")
         endpoint = create(caller(request), **serializer.validated_data)
         return Response(NewWebhookSerializer(endpoint).data, status=status.HTTP_201_CREATED)
 
@@ -87,14 +115,18 @@ class WebhookView(APIView):
     scope_to_change = ApiKey.Scope.SETTINGS
 
     @extend_schema(
-        operation_id="getWebhook", summary="Read a webhook", responses={200: WebhookSerializer, **problems("not_found")}
+        operation_id="getWebhook",
+        summary="Read a webhook",
+        responses={200: Answer(WebhookSerializer, "The webhook.", examples.WEBHOOK), **problems("not_found")},
     )
     def get(self, request: Request, webhookId: str) -> Response:
         """One of your endpoints."""
         return Response(WebhookSerializer(endpoint_or_404(request, webhookId)).data)
 
     @extend_schema(
-        operation_id="deleteWebhook", summary="Remove a webhook", responses={204: None, **problems("not_found")}
+        operation_id="deleteWebhook",
+        summary="Remove a webhook",
+        responses={204: OpenApiResponse(description="It is removed."), **problems("not_found")},
     )
     def delete(self, request: Request, webhookId: str) -> Response:
         """Tell this address nothing more; what waits for it is forgotten, and so is the log of its deliveries."""
@@ -111,7 +143,7 @@ class EnableWebhookView(APIView):
         operation_id="enableWebhook",
         summary="Enable a webhook again",
         request=None,
-        responses={200: WebhookSerializer, **problems("not_found")},
+        responses={200: Answer(WebhookSerializer, "It is called again.", examples.WEBHOOK), **problems("not_found")},
     )
     def post(self, request: Request, webhookId: str) -> Response:
         """After it was disabled: what waits for it is told too."""
@@ -130,7 +162,10 @@ class TestWebhookView(APIView):
         operation_id="testWebhook",
         summary="Send a test event",
         request=None,
-        responses={201: DeliverySerializer, **problems("not_found")},
+        responses={
+            201: Answer(DeliverySerializer, "It is queued.", examples.DELIVERY, TEST_SEEN),
+            **problems("not_found"),
+        },
     )
     def post(self, request: Request, webhookId: str) -> Response:
         """Queue an event of type `test` for it."""
@@ -157,7 +192,10 @@ class DeliveriesView(GenericAPIView):
         summary="List the deliveries of a webhook",
         parameters=KeysetPagination.parameters(),
         filters=False,
-        responses={200: DeliveryPageSerializer, **problems("invalid", "not_found")},
+        responses={
+            200: Answer(DeliveryPageSerializer, "A page of them.", examples.DELIVERIES, REPLAY_FIRST),
+            **problems("invalid", "not_found"),
+        },
     )
     def get(self, request: Request, webhookId: str) -> Response:
         """The events for this webhook of the last 30 days, newest first."""
@@ -174,7 +212,7 @@ class ReplayView(APIView):
         operation_id="replayWebhookDelivery",
         summary="Send an event again",
         request=None,
-        responses={200: DeliverySerializer, **problems("not_found")},
+        responses={200: Answer(DeliverySerializer, "It is queued.", examples.DELIVERY), **problems("not_found")},
     )
     def post(self, request: Request, webhookId: str, deliveryId: str) -> Response:
         """Queue the same event, with the same id, once more."""

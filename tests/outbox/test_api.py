@@ -424,6 +424,9 @@ def test_the_log_is_newest_first_in_pages_that_join_without_gap_or_overlap(api, 
         "userId=x",
         "tag=%00",
         "colour=blue",
+        "status=",
+        "createdBefore=",
+        "tag=%20",
     ],
 )
 def test_a_question_that_makes_no_sense_is_a_400(api, query):

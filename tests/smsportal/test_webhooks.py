@@ -298,7 +298,7 @@ def test_bad_input_names_its_field_and_makes_no_endpoint(api, body, field):
 def test_there_are_at_most_ten(api, mine):
     answers = [api.post(WEBHOOKS, {"url": mine.url}).status_code for _ in range(11)]
 
-    assert answers == [201] * 10 + [400]
+    assert answers == [201] * 10 + [409]
 
 
 def test_old_deliveries_are_forgotten_and_waiting_ones_are_not(hook):
