@@ -69,7 +69,7 @@ class Command(BaseCommand):
         with contextlib.ExitStack() as started, contextlib.suppress(KeyboardInterrupt):
             environment = self._environment(options["port"], started)
             log_ins = self._log_ins()
-            self._keep_for_commands(environment)
+            self._keep_for_commands(environment | {"API_KEY": log_ins["apiKey"]})
             manage(environment, "migrate", "--verbosity=0")
             manage(environment, "demo_data", stdin=json.dumps(log_ins))
             processes = [
@@ -112,10 +112,10 @@ class Command(BaseCommand):
         return environment
 
     def _keep_for_commands(self, environment: dict[str, str]) -> None:
-        """Write down, for a shell, the settings that make other commands work on the demo."""
+        """Write down, for a shell, the settings that make other commands and calls of the API work on the demo."""
         path = self._data() / "demo.env"
         path.touch(0o600)
-        ours = ("DATABASE_URL", "SECRET_KEY", "ALLOWED_HOSTS", "PUBLIC_URL")
+        ours = ("DATABASE_URL", "SECRET_KEY", "ALLOWED_HOSTS", "PUBLIC_URL", "API_KEY")
         path.write_text(
             "".join(
                 f"export {name}={shlex.quote(value)}\n"
