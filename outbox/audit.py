@@ -32,11 +32,11 @@ CHECKS = [
         "outbox {0}: costs {1} {2} a segment, which no price list has for its number",
         """
             SELECT entry.id, entry.price_per_segment, entry.currency
-            FROM outbox_outbox AS entry
+            FROM outbox_outbox AS entry JOIN smsportal_user AS sender ON sender.id = entry.user_id
             WHERE NOT EXISTS (
                 SELECT FROM billing_price AS price
                 WHERE price.price_per_segment = entry.price_per_segment AND price.currency = entry.currency
-                  AND (price.user_id IS NULL OR price.user_id = entry.user_id)
+                  AND (price.user_id IS NULL OR price.user_id = COALESCE(sender.live_user_id, sender.id))
                   AND starts_with(entry.recipient, '+' || price.prefix)
             )
         """,

@@ -151,6 +151,7 @@ def test_the_live_users_prices_sender_id_and_limits_hold(test_api, account):
     assert (entry["costPerUnit"], entry["senderId"], entry["maxRetries"]) == (0.25, "MYBRAND", 1)
     assert [price["costPerUnit"] for price in test_api.get("/api/billing/prices").json()["prices"]] == [0.25]
     assert test_api.get(BALANCE).json()["lowBalanceThreshold"] == 7.0
+    assert list(audit.broken()) == []
 
 
 def test_what_a_test_key_sets_holds_for_tests_only(test_api, account):
