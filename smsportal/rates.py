@@ -101,13 +101,14 @@ def _waits(refused: Sequence[Limit]) -> dict[uuid.UUID, float]:
 
 
 def purge() -> int:
-    """Forget some buckets that are empty again; returns how many."""
+    """Forget some buckets that are empty again; returns how many. It waits for no row, so it deadlocks with nobody."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            DELETE FROM smsportal_bucket
-            WHERE used_until < now()
-              AND key IN (SELECT key FROM smsportal_bucket WHERE used_until < now() LIMIT %s)
+            WITH empty AS MATERIALIZED (
+                SELECT key FROM smsportal_bucket WHERE used_until < now() LIMIT %s FOR UPDATE SKIP LOCKED
+            )
+            DELETE FROM smsportal_bucket AS bucket USING empty WHERE bucket.key = empty.key
             """,
             [PURGE_BATCH],
         )

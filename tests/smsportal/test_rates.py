@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from django.db import transaction
 from django.db.models import F
 from rest_framework.test import APIClient
 
@@ -101,6 +102,19 @@ def test_a_bucket_is_forgotten_when_all_its_places_are_free_again_and_not_before
     assert rates.purge() == 0
     let_pass(361)
     assert rates.purge() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_bucket_that_somebody_takes_from_at_this_moment_is_passed_over():
+    for about in ("a", "b"):
+        rates.take([ten_an_hour(about)])
+    let_pass(361)
+
+    with transaction.atomic():
+        Bucket.objects.select_for_update().get(key=ten_an_hour("a").bucket)
+        assert at_once(1, lambda _: rates.purge()) == [1]
+
+    assert Bucket.objects.get().key == ten_an_hour("a").bucket
 
 
 @pytest.mark.django_db(transaction=True)
