@@ -12,8 +12,6 @@ from typing import Any, Generic, TypeVar
 
 from django.db import Error as DatabaseError
 
-from smsportal.exceptions import DomainError
-
 logger = logging.getLogger(__name__)
 
 Job = TypeVar("Job")
@@ -60,5 +58,7 @@ class Chores:
                 job = jobs.pop(future)
                 try:
                     chore.finish(job, future.result())
-                except DomainError:
+                except DatabaseError:
+                    raise
+                except Exception:  # one job's trouble must not end the worker, with all that it has under way
                     logger.exception("%s: what came of it cannot be written", chore.name)

@@ -86,6 +86,17 @@ def _letter(notice: Notice) -> Letter:
 
 def send(letter: Letter) -> str | None:
     """Hand a letter to the mail server; returns why that failed, else None. Never raises, and touches no database."""
+    try:
+        mail = _mail(letter)
+        mail.connection = get_connection(timeout=TIMEOUT_S)
+        mail.send()
+    except Exception as error:  # noqa: BLE001  # whatever it is, the letter is sent later
+        logger.warning("notice %s: e-mail not sent: %s", letter.notice_id, type(error).__name__)
+        return type(error).__name__
+    return None
+
+
+def _mail(letter: Letter) -> EmailMultiAlternatives:
     context = {"letter": letter, "site": settings.PUBLIC_URL, "more": max(0, letter.count - NAMED)}
     mail = EmailMultiAlternatives(
         f"[SMS Portal] {letter.subject}",
@@ -94,13 +105,7 @@ def send(letter: Letter) -> str | None:
         headers={"Message-ID": letter.message_id, "Auto-Submitted": "auto-generated"},
     )
     mail.attach_alternative(render_to_string("email/notice.html", context), "text/html")
-    try:
-        mail.connection = get_connection(timeout=TIMEOUT_S)
-        mail.send()
-    except Exception as error:  # noqa: BLE001  # whatever it is, the letter is sent later
-        logger.warning("notice %s: e-mail not sent: %s", letter.notice_id, type(error).__name__)
-        return type(error).__name__
-    return None
+    return mail
 
 
 @transaction.atomic
