@@ -175,7 +175,7 @@ def renew_recovery_codes(request: Any) -> HttpResponse:
 def give_up(request: Any) -> HttpResponse:
     with transaction.atomic():
         remove(request.user)
-        note(request, request.user, "Removed the own second factor.")
+        note(request, request.user, "Gave up the second factor.")
     messages.success(request, "Your second factor is removed.")
     return redirect("second-factor")
 
