@@ -38,6 +38,9 @@ def look_at(account: Account) -> None:
 
 def tell(account: Account, available: Decimal) -> None:
     """Tell the user, unless he was told already."""
+    # Only who has the lock on the account begins and ends these notices. The pace is read for a new one alone.
+    if notices.is_told(account.user_id, KIND, ""):
+        return
     threshold = account.threshold()
     left, limit = (f"{amount.normalize():f} {account.currency}" for amount in (available, threshold))
     text = f"Your balance is low: {left} {_lasts(account, available)}. Top up to keep sending. (Threshold: {limit}.)"

@@ -45,6 +45,11 @@ def tell_user(user_id: UUID, kind: str, about: str, text: str, level: Notice.Lev
     return new
 
 
+def is_told(user_id: UUID, kind: str, about: str) -> bool:
+    """Whether the user has the notice already."""
+    return Notice.objects.filter(user_id=user_id, kind=kind, about=about, ended_at=None).exists()
+
+
 @transaction.atomic(savepoint=False)
 def tell_of_messages(user_id: UUID, kind: str, text: str, outbox_ids: Iterable[UUID]) -> None:
     """Add messages to the user's notice of this kind, which stays open until it is read; an e-mail follows later."""

@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 from django.db import transaction
 
-from billing import ledger
+from billing import ledger, low_balance
 from billing.models import Account
 from outbox import outcomes, receipts, sending
 from outbox.dispatch import Dispatcher
@@ -204,6 +204,15 @@ def test_it_says_how_long_the_money_lasts(rich, provider):
     spend(rich, 1)  # 40 in a week, 9 left
 
     assert "enough for about 1 day at this pace" in notices_of(rich, "balance.low").get().text
+
+
+def test_who_was_told_costs_no_further_look_at_the_ledger(rich, monkeypatch):
+    spend(rich, 40)
+    monkeypatch.setattr(low_balance, "days_left", lambda *_: pytest.fail("asked again"))
+
+    spend(rich, 1)
+
+    assert notices_of(rich, "balance.low").count() == 1
 
 
 @pytest.mark.django_db(transaction=True)
