@@ -54,19 +54,23 @@ def apply_together(batch: Sequence[tuple[str, DeliveryReceipt]]) -> list[bool]:
     outcome, fit no reference, or are about a message that somebody has locked or that is in the batch already.
     """
     asked = {outbox_id for _, receipt in batch if (outbox_id := _uuid(receipt.reference)) is not None}
-    # Nobody is waited for, and no account is touched: a batch cannot be part of a deadlock.
+    # No message is waited for, no account touched, and users' notices are locked in the order that all keep to: a batch
+    # cannot be part of a deadlock.
     found = Outbox.objects.filter(pk__in=asked).exclude(status=Status.PENDING).order_by("pk")
     entries = {entry.pk: entry for entry in found.select_for_update(skip_locked=True)}
     prefetch_related_objects(list(entries.values()), "attempts")
-    kept, done = [], []
+    known, done = [], []
     for provider, receipt in batch:
         outbox_id = _uuid(receipt.reference)
         entry = entries.pop(outbox_id, None) if outbox_id else None
-        known = entry is not None and any(attempt.provider == provider for attempt in entry.attempts.all())
-        if entry is not None and known:
-            kept.append(_stored(provider, receipt, _advance(entry, provider, receipt), entry.pk))
-        done.append(known)
-    Receipt.objects.bulk_create(kept)
+        fits = entry is not None and any(attempt.provider == provider for attempt in entry.attempts.all())
+        if entry is not None and fits:
+            known.append((entry, provider, receipt))
+        done.append(fits)
+    known.sort(key=lambda one: one[0].user_id)
+    Receipt.objects.bulk_create(
+        _stored(provider, receipt, _advance(entry, provider, receipt), entry.pk) for entry, provider, receipt in known
+    )
     return done
 
 

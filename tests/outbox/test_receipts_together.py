@@ -7,6 +7,7 @@ from billing import ledger
 from outbox import audit, outcomes, receipts, sending
 from outbox.models import Outbox, Receipt
 from outbox.providers.base import Accepted, DeliveryReceipt, Rejected
+from tests.factories import UserFactory
 from tests.outbox.attempts import hand_over, lose_answer
 from tests.threads import at_once
 
@@ -17,8 +18,8 @@ ACCEPTED = Accepted("p1")
 def send(account):
     ledger.top_up(account, 100, reason="many")
 
-    def send(answer=ACCEPTED):
-        entry = sending.send(account.user, recipient="+254711000001", text="x")
+    def send(answer=ACCEPTED, user=account.user):
+        entry = sending.send(user, recipient="+254711000001", text="x")
         if answer:
             outcomes.settle([(hand_over(entry).pk, answer)])
         return entry
@@ -98,3 +99,20 @@ def test_a_batch_takes_as_many_statements_as_one(send, django_assert_num_queries
 
     with django_assert_num_queries(5):  # lock, attempts, keep; and a savepoint, which is a transaction in life
         receipts.apply_together([about(entry) for entry in entries])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_batches_about_the_same_users_in_another_order_deadlock_nobody(send):
+    other = ledger.account_of(UserFactory(failure_alerts=True))
+    ledger.top_up(other, 100, reason="many")
+
+    for _ in range(10):
+        mine, theirs = [send(), send()], [send(user=other.user), send(user=other.user)]
+        batches = [
+            [about(mine[0], "undelivered"), about(theirs[0], "undelivered")],
+            [about(theirs[1], "undelivered"), about(mine[1], "undelivered")],
+        ]
+
+        assert (
+            at_once(2, lambda number, batches=batches: receipts.apply_together(batches[number])) == [[True, True]] * 2
+        )
