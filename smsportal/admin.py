@@ -20,7 +20,7 @@ from django.views.decorators.debug import sensitive_variables
 from smsportal.exceptions import DomainError
 from smsportal.forms import KeyForm, RotateForm
 from smsportal.log_admin import LogAdmin, note
-from smsportal.log_in_admin import RemovesSecondFactors
+from smsportal.log_ins.admin import RemovesSecondFactors
 from smsportal.models import ApiKey, Notice, User
 from smsportal.webhooks import admin as webhooks_admin  # noqa: F401  # registers theirs
 

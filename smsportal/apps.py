@@ -12,4 +12,4 @@ class SmsPortalConfig(AppConfig):
 
 class PortalAdminConfig(admin_apps.AdminConfig):
     default = False
-    default_site = "smsportal.admin_site.PortalAdminSite"
+    default_site = "smsportal.log_ins.admin_site.PortalAdminSite"

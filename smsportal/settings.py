@@ -122,19 +122,19 @@ LOGOUT_REDIRECT_URL = "login"
 # How many proxies before the site add to X-Forwarded-For; further addresses in it are not believed.
 TRUSTED_PROXIES = env.int("TRUSTED_PROXIES", default=0)
 
-# Log-ins: see smsportal.lockout.
+# Log-ins: see smsportal.log_ins.lockout.
 LOGIN_TRIES = 5  # of one name from one network, before it has to wait
 LOGIN_TRIES_OF_A_NETWORK = 100  # of all names together
 LOGIN_COOL_OFF = timedelta(minutes=15)
-AXES_HANDLER = "smsportal.lockout.CountFirst"
+AXES_HANDLER = "smsportal.log_ins.lockout.CountFirst"
 AXES_CLIENT_IP_CALLABLE = "smsportal.addresses.client_network"
-AXES_LOCKOUT_CALLABLE = "smsportal.lockout.locked_out"
+AXES_LOCKOUT_CALLABLE = "smsportal.log_ins.lockout.locked_out"
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # trying on does not prolong the wait
 AXES_ENABLE_ADMIN = False  # ours is in smsportal.admin
 AXES_VERBOSE = False
 
-STAFF_TOTP = env.str("STAFF_TOTP", default="optional")  # or "required": see smsportal.second_factor
+STAFF_TOTP = env.str("STAFF_TOTP", default="optional")  # or "required": see smsportal.log_ins.second_factor
 OTP_TOTP_ISSUER = "SMS Portal"
 
 HTTPS = urlsplit(PUBLIC_URL).scheme == "https"

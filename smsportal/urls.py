@@ -8,9 +8,10 @@ from django.views.decorators.http import require_http_methods, require_safe
 from django.views.generic import TemplateView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from smsportal import pages, second_factor
-from smsportal.account import PasswordView
+from smsportal import pages
 from smsportal.api.problems import KINDS
+from smsportal.log_ins import second_factor
+from smsportal.log_ins.password import PasswordView
 
 page_with_form = require_http_methods(["GET", "HEAD", "POST"])
 

@@ -21,7 +21,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from smsportal.connections import LIMIT, Evidence, RestingPool, RestingTLSPool, TooLongError, current
+from smsportal.calls.connections import LIMIT, Evidence, RestingPool, RestingTLSPool, TooLongError, current
 
 # At DEBUG, and for odd headers at WARNING, urllib3 logs addresses with their query: numbers, texts and passwords.
 logging.getLogger("urllib3").setLevel(logging.ERROR)

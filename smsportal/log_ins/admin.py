@@ -19,9 +19,9 @@ from django.utils import timezone
 from django_otp.plugins.otp_static.admin import StaticDevice
 from django_otp.plugins.otp_totp.admin import TOTPDevice
 
-from smsportal import second_factor
-from smsportal.lockout import ANY_NAME
 from smsportal.log_admin import LogAdmin, note
+from smsportal.log_ins import second_factor
+from smsportal.log_ins.lockout import ANY_NAME
 from smsportal.models import User
 
 # Their own pages show the keys.

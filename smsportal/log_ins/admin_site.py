@@ -8,7 +8,7 @@ from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
-from smsportal import second_factor
+from smsportal.log_ins import second_factor
 
 
 class PortalAdminSite(AdminSite):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from outbox.providers.base import Accepted, OutcomeUnknown, Unavailable
-from smsportal.connections import LIMIT
+from smsportal.calls.connections import LIMIT
 from tests.outbox.gateway import CHUNKED, MESSAGE, YES, Gateway, answer, make, outcome
 
 

@@ -12,7 +12,7 @@ import pytest
 from outbox.providers.base import Accepted, Message, OutcomeUnknown
 from outbox.providers.http import Provider
 from smsportal import calls
-from smsportal.connections import IDLE_S, REST_S
+from smsportal.calls.connections import IDLE_S, REST_S
 from tests.outbox.gateway import CERTIFICATE, MESSAGE, YES, Gateway, answer, make, outcome, send
 
 
