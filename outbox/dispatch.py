@@ -28,7 +28,7 @@ from outbox.outcomes import NotBegun, Result
 from outbox.providers import get_provider, provider_names
 from outbox.providers.base import Accepted, DeliveryReceipt, Message, OutcomeUnknown, ProviderError
 from smsportal import emails
-from smsportal.chores import Chores
+from smsportal.chores import PURGE_BATCH, Chores
 from smsportal.webhooks import deliveries
 
 logger = logging.getLogger(__name__)
@@ -298,15 +298,17 @@ class Dispatcher:
                 with _kept_apart(sweep.__name__):
                     if swept := sweep():
                         logger.info("%s: %d", sweep.__name__, swept)
-            notices.watch_unknown()
+            with _kept_apart("watch_unknown"):
+                notices.watch_unknown()
             if not self.stopping:
                 self._chores.begin(pool)
                 self._audit.look()
         if now >= self._purge_at:
             self._purge_at = now + PURGE_S
-            idempotency.purge()
-            deliveries.purge()
-            limits.purge()
+            for purge in (idempotency.purge, deliveries.purge, limits.purge):
+                with _kept_apart(f"{purge.__module__}.purge"):
+                    if purge() >= PURGE_BATCH:
+                        self._purge_at = now + SWEEP_S  # there is more
 
     def _apply_receipts(self) -> None:
         until = time.monotonic() + RECEIPTS_S  # of many, the rest next time: answers must be settled too

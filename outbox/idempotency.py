@@ -14,9 +14,9 @@ from psycopg.errors import LockNotAvailable
 
 from outbox.exceptions import IdempotencyKeyReused, InFlight
 from outbox.models import IdempotencyKey, Outbox
+from smsportal.chores import PURGE_BATCH
 from smsportal.models import User
 
-PURGE_BATCH = 5_000  # in one statement, which must be over long before a lease is
 KEPT_FOR = timedelta(hours=48)  # we promise 24
 
 

@@ -87,7 +87,7 @@ def _warn_of_numbers_in_a_row(entry: Outbox) -> None:
     notices.tell_staff(IN_A_ROW, str(entry.user_id), text, Notice.Level.WARNING)
 
 
-def purge() -> None:
-    """Forget what has no effect any more, and end the warnings of yesterday."""
-    rates.purge()
+def purge() -> int:
+    """Forget what has no effect any more, and end the warnings of yesterday; returns how much was forgotten."""
     Notice.objects.filter(kind=IN_A_ROW, ended_at=None, created_at__lt=Now() - NOTICE_STAYS).update(ended_at=Now())
+    return rates.purge()

@@ -14,6 +14,8 @@ from django.db import Error as DatabaseError
 
 logger = logging.getLogger(__name__)
 
+PURGE_BATCH = 5_000  # rows forgotten in one statement, which must be over long before a lease is
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 

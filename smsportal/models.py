@@ -311,6 +311,7 @@ class WebhookDelivery(models.Model):
         indexes = [
             models.Index(fields=["due_at"], condition=Q(due_at__isnull=False), name="webhook_due"),
             models.Index(fields=["endpoint", "-id"], name="webhook_log"),
+            models.Index(fields=["created_at"], condition=Q(due_at=None), name="webhook_age"),
         ]
 
     def __str__(self) -> str:

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 from django.db import connection, transaction
 
+from smsportal.chores import PURGE_BATCH
 from smsportal.exceptions import RateLimited
-
-PURGE_BATCH = 5_000  # in one statement, which must be over long before a lease is
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,8 @@ class Limit:
 def take(limits: Sequence[Limit]) -> None:
     """Take one place in the bucket of each limit, or none of them.
 
-    It is over and committed before the caller goes on, so that no row stays locked.
+    It is over and committed before the caller goes on, so that no row stays locked; but in a transaction of the
+    caller's, not before that ends.
     Raises RateLimited for the first limit that has no place, with the time until all have one.
     """
     if not limits:

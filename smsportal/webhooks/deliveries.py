@@ -17,7 +17,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 from standardwebhooks import Webhook
 
-from smsportal import notices
+from smsportal import chores, notices
 from smsportal.calls import Caller, CallFailed
 from smsportal.chores import Chore
 from smsportal.models import Notice, WebhookDelivery, WebhookEndpoint
@@ -32,7 +32,6 @@ PLACES_OF_ONE = 4  # of them to one endpoint: a slow one must not keep the other
 # As the specification recommends: 3 days in all.
 PAUSES_S = [5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 14 * 3600, 20 * 3600, 24 * 3600]
 KEPT_FOR = timedelta(days=30)
-PURGE_BATCH = 5_000
 GONE = 410
 UNREACHABLE = "It could not be reached."
 
@@ -171,8 +170,10 @@ def replay(delivery: WebhookDelivery) -> None:
 
 def purge() -> int:
     """Forget some deliveries that are done and older than KEPT_FOR; returns how many."""
-    old = WebhookDelivery.objects.filter(due_at=None, created_at__lt=Now() - KEPT_FOR).order_by("pk")
-    return WebhookDelivery.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:PURGE_BATCH])).delete()[0]
+    old = WebhookDelivery.objects.filter(due_at=None, created_at__lt=Now() - KEPT_FOR).order_by("created_at")
+    return WebhookDelivery.objects.filter(pk__in=list(old.values_list("pk", flat=True)[: chores.PURGE_BATCH])).delete()[
+        0
+    ]
 
 
 CHORE = Chore("webhooks", PLACES, claim, tell, finish)

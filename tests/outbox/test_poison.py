@@ -17,6 +17,7 @@ from outbox.outcomes import Result
 from outbox.providers import get_provider
 from outbox.providers.base import Accepted, DeliveryReceipt, OutcomeUnknown, ProviderError, Rejected, Unavailable
 from outbox.providers.locmem import Provider as LocmemProvider
+from smsportal import chores
 from tests.dispatchers import at_work, wait_until
 from tests.outbox.attempts import hand_over
 from tests.outbox.gateway import make
@@ -196,6 +197,32 @@ def test_a_dead_attempt_that_contradicts_its_message_does_not_keep_others_from_e
     assert status_of(dead) == ("pending", "unknown")
     assert status_of(overdue) == ("failed", None)
     assert any(str(repaired.pk) in finding for finding in audit.broken())
+
+
+@pytest.mark.parametrize("forgotten", [0, chores.PURGE_BATCH])
+def test_a_purge_that_fails_keeps_no_other_from_its_work_and_a_full_one_is_not_the_last(
+    db, provider, monkeypatch, caplog, forgotten
+):
+    calls = []
+
+    def purge():
+        calls.append(1)
+        return 0 if len(calls) > 1 else forgotten
+
+    def broken():
+        raise TypeError
+
+    monkeypatch.setattr(dispatching, "SWEEP_S", 0)
+    monkeypatch.setattr(dispatching.idempotency, "purge", broken)
+    monkeypatch.setattr(dispatching.limits, "purge", purge)
+    dispatcher = Dispatcher()
+    dispatcher.stop()  # it begins no chores
+
+    for _ in range(3):
+        dispatcher._housekeeping(None)
+
+    assert len(calls) == (2 if forgotten else 1)
+    assert "failed; it is tried again" in caplog.text
 
 
 def test_a_sweep_that_fails_keeps_no_other_from_its_work(account, provider, monkeypatch, caplog):
