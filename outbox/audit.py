@@ -321,7 +321,8 @@ CHECKS = [
               )
               AND NOT EXISTS (
                   SELECT FROM outbox_providerstate AS state
-                  WHERE state.circuit <> 'closed' OR state.since > now() - interval '5 minutes'
+                  WHERE state.provider = entry.provider
+                    AND (state.circuit <> 'closed' OR state.since > now() - interval '5 minutes')
               )
         """,
     ),
