@@ -8,8 +8,8 @@ from django.views.decorators.http import require_http_methods, require_safe
 from django.views.generic import TemplateView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from smsportal import pages
 from smsportal.api.problems import KINDS
+from smsportal.keys import pages as key_pages
 from smsportal.log_ins import second_factor
 from smsportal.log_ins.password import PasswordView
 
@@ -29,10 +29,10 @@ errors = require_safe(TemplateView.as_view(template_name="api_errors.html", extr
 login = page_with_form(LoginView.as_view(template_name="login.html", redirect_authenticated_user=True))
 password = page_with_form(PasswordView.as_view())
 settings_pages = [
-    path("", pages.keys, name="keys"),
-    path("keys/new/", pages.new_key, name="new_key"),
-    path("keys/<int:key_id>/rotate/", pages.rotate_key, name="rotate_key"),
-    path("keys/<int:key_id>/revoke/", pages.revoke_key, name="revoke_key"),
+    path("", key_pages.keys, name="keys"),
+    path("keys/new/", key_pages.new_key, name="new_key"),
+    path("keys/<int:key_id>/rotate/", key_pages.rotate_key, name="rotate_key"),
+    path("keys/<int:key_id>/revoke/", key_pages.revoke_key, name="revoke_key"),
 ]
 
 urlpatterns = [

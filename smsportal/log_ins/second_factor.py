@@ -6,7 +6,6 @@ Kept by django-otp, which lets no code be used twice and makes who guesses wait 
 import base64
 import functools
 import re
-from collections.abc import Callable
 from typing import Any
 
 import django_otp
@@ -30,12 +29,11 @@ from django_otp.plugins.otp_totp.models import TOTPDevice, default_key
 
 from smsportal.log_admin import note
 from smsportal.models import User
+from smsportal.visits import Page
 
 RECOVERY_CODES = 10
 OFFER_S = 3600  # for so long a key that was offered can be set up
 SALT = "smsportal.second_factor"
-
-Page = Callable[..., HttpResponse]
 
 
 def missing(request: Any) -> str | None:

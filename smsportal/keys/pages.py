@@ -1,4 +1,4 @@
-"""The pages of the settings. Each section is a page with its link in settings/base.html; that of the keys is here."""
+"""The pages of keys, the first section of the settings. Each section has its link in settings/base.html."""
 
 from datetime import timedelta
 
@@ -9,7 +9,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.debug import sensitive_variables
 
 from smsportal.exceptions import DomainError
-from smsportal.forms import KeyForm, RotateForm
+from smsportal.keys.forms import KeyForm, RotateForm
 from smsportal.models import ApiKey, User
 from smsportal.visits import Visit, page
 
