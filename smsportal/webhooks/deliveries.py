@@ -20,6 +20,7 @@ from standardwebhooks import Webhook
 from smsportal import chores, notices
 from smsportal.calls import Caller, CallFailed
 from smsportal.chores import Chore
+from smsportal.conflicts import repeated_on_conflict
 from smsportal.models import Notice, WebhookDelivery, WebhookEndpoint
 from smsportal.webhooks.addresses import may_connect
 
@@ -153,6 +154,15 @@ def disable(endpoint_id: UUID, reason: str) -> None:
     endpoint = WebhookEndpoint.objects.get(pk=endpoint_id)
     text = f"Your webhook {endpoint_id} is disabled: {reason} Mend it and enable it again in the settings."
     notices.tell_user(endpoint.user_id, "webhook.disabled", str(endpoint_id), text, Notice.Level.CRITICAL)
+
+
+@repeated_on_conflict
+@transaction.atomic
+def remove(endpoint_id: UUID) -> None:
+    """Forget an endpoint and all that was told to it or was to be."""
+    # First the lock, so that nothing comes to it while its deliveries go.
+    for endpoint in WebhookEndpoint.objects.select_for_update().filter(pk=endpoint_id):
+        endpoint.delete()
 
 
 def enable(endpoint: WebhookEndpoint) -> None:

@@ -18,8 +18,7 @@ def record(event: str, user_ids: Iterable[UUID], facts: Callable[[], Iterable[Fa
     In the caller's transaction: nothing is told that did not happen, and nothing that did is forgotten. `facts` is only
     called when somebody listens.
     """
-    users = set(user_ids)
-    endpoints = list(WebhookEndpoint.objects.filter(user__in=users, events__contains=[event], disabled_at=None))
+    endpoints = _listening(event, set(user_ids))
     if not endpoints:
         return 0
     moment = database_now().astimezone(UTC).isoformat().replace("+00:00", "Z")
@@ -30,6 +29,17 @@ def record(event: str, user_ids: Iterable[UUID], facts: Callable[[], Iterable[Fa
         if endpoint.user_id == user_id
     ]
     return len(WebhookDelivery.objects.bulk_create(deliveries))
+
+
+def _listening(event: str, user_ids: set[UUID]) -> list[WebhookEndpoint]:
+    """Who wants to be told. Nobody can remove one before our transaction ends: it would fail at its very end."""
+    wanting = WebhookEndpoint.objects.filter(user__in=user_ids, events__contains=[event], disabled_at=None)
+    ids = list(wanting.values_list("pk", flat=True))
+    if not ids:
+        return []
+    # As PostgreSQL does for the foreign key, but that waits for the commit. Those who tell do not wait for each other.
+    locked = "SELECT * FROM smsportal_webhookendpoint WHERE id = ANY(%s) ORDER BY id FOR KEY SHARE"
+    return list(WebhookEndpoint.objects.raw(locked, [ids]))
 
 
 def record_test(endpoint: WebhookEndpoint) -> WebhookDelivery:

@@ -130,7 +130,7 @@ class WebhookView(APIView):
     )
     def delete(self, request: Request, webhookId: str) -> Response:
         """Tell this address nothing more; what waits for it is forgotten, and so is the log of its deliveries."""
-        endpoint_or_404(request, webhookId).delete()
+        deliveries.remove(endpoint_or_404(request, webhookId).pk)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 

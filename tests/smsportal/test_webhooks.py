@@ -3,13 +3,15 @@
 import json
 import threading
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from billing import ledger
 from outbox import outcomes, receipts, sending
 from outbox.dispatch import Dispatcher
 from outbox.providers.base import DeliveryReceipt, Rejected
@@ -327,3 +329,36 @@ def test_a_disabled_endpoint_is_a_notice_once(hook, account):
     notice.refresh_from_db()
     assert notice.read_at is not None
     assert notice.ended_at is None  # until it is enabled
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_endpoint_that_is_removed_at_the_same_moment_costs_no_message_and_no_receipt(account, provider, api, mine):
+    ledger.top_up(account, Decimal(100), reason="for many")
+    entries = [send(account) for _ in range(12)]
+    Dispatcher(concurrency=4).run(once=True)
+    ids = [api.post(WEBHOOKS, {"url": mine.url}).json()["webhookId"] for _ in range(8)]
+
+    def act(number):
+        if number < len(ids):
+            return deliveries.remove(ids[number])
+        return receipts.apply("locmem", DeliveryReceipt("delivered", str(entries[number - len(ids)].pk))).effect
+
+    results = at_once(len(ids) + len(entries), act)
+
+    assert results == [None] * len(ids) + ["applied"] * len(entries)
+    assert not WebhookEndpoint.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_endpoint_is_not_removed_between_an_event_and_its_commit(account, api, mine):
+    hook_id = api.post(WEBHOOKS, {"url": mine.url}).json()["webhookId"]
+    removing = threading.Thread(target=lambda: (deliveries.remove(hook_id), connection.close()))
+
+    with transaction.atomic():
+        events.record("sms.sent", [account.user_id], lambda: [(account.user_id, {})])
+        removing.start()
+        removing.join(0.5)
+        assert removing.is_alive()
+    removing.join(30)
+
+    assert not WebhookDelivery.objects.exists()
