@@ -113,7 +113,7 @@ def finish(letter: Letter, trouble: str | None) -> None:
     """Write what came of it: sent, and sent anew when more has come to it; or tried again later."""
     mine = Notice.objects.filter(pk=letter.notice_id, email_attempts=letter.attempt)
     if trouble:
-        pause = timedelta(minutes=min(2.0**letter.attempt, LONGEST_PAUSE_MINUTES))
+        pause = timedelta(minutes=min(2.0 ** min(letter.attempt, 10), LONGEST_PAUSE_MINUTES))
         mine.filter(email_due_at__isnull=False).update(email_due_at=Now() + pause)
         return
     mine.update(emailed_at=Now(), email_due_at=None, email_attempts=0)

@@ -194,3 +194,14 @@ def test_a_letter_holds_no_line_of_somebody_elses(reader, mailbox):
     (letter,) = mailbox.letters
     assert letter["Bcc"] is None
     assert "<script>" not in text_of(letter, "html")
+
+
+def test_a_letter_that_has_been_refused_for_months_is_tried_again_and_ends_no_worker(reader, settings):
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", free_port()
+    notices.tell_user(reader.pk, "balance.low", "", "Low.")
+    Notice.objects.update(email_attempts=5_000)  # two to the power of that is no float
+    send_all()
+
+    due = Notice.objects.annotate(pause=F("email_due_at") - Now()).get()
+    assert timedelta(minutes=59) < due.pause <= timedelta(hours=1)
