@@ -199,5 +199,5 @@ def stop(provider: str) -> None:
 def start(provider: str) -> None:
     """Try a provider that is paused or stopped at once, with one message; what it answers decides."""
     ProviderState.objects.filter(pk=provider).exclude(circuit=Circuit.CLOSED).update(
-        circuit=Circuit.OPEN, retry_at=Now(), pauses=0
+        circuit=Circuit.OPEN, retry_at=Now(), pauses=0, reason="Started by the staff; one message tries it."
     )

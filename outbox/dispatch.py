@@ -28,6 +28,7 @@ from outbox.outcomes import NotBegun, Result
 from outbox.providers import get_provider, provider_names
 from outbox.providers.base import Accepted, DeliveryReceipt, Message, OutcomeUnknown, ProviderError
 from smsportal import emails
+from smsportal import notices as all_notices
 from smsportal.chores import PURGE_BATCH, Chores
 from smsportal.webhooks import deliveries
 
@@ -191,7 +192,7 @@ class Dispatcher:
                     idle = self.stopping and not self._can_still_settle()
                     if not idle:
                         time.sleep(DATABASE_RETRY_S)
-                if idle:
+                if idle and (draining or not self.stopping):
                     break
                 self._rest(busy=claimed > 0)
         if draining:
@@ -305,7 +306,7 @@ class Dispatcher:
                 self._audit.look()
         if now >= self._purge_at:
             self._purge_at = now + PURGE_S
-            for purge in (idempotency.purge, deliveries.purge, limits.purge):
+            for purge in (idempotency.purge, deliveries.purge, limits.purge, all_notices.purge):
                 with _kept_apart(f"{purge.__module__}.purge"):
                     if purge() >= PURGE_BATCH:
                         self._purge_at = now + SWEEP_S  # there is more

@@ -25,11 +25,13 @@ class MaxTotalCostExceeded(DomainError):
 class SenderIdNotAllowed(DomainError):
     code = "sender_id_not_allowed"
 
-    def __init__(self, sender_id: str) -> None:
-        super().__init__(
-            f"The sender ID {sender_id} is not approved for this user. Leave it out to send as the default, ask for it"
-            " on the page /settings/sender-ids/, or choose another default there."
+    def __init__(self, sender_id: str, *, is_requested: bool = False) -> None:
+        what_to_do = (
+            "It waits for the operator's approval; leave it out until then."
+            if is_requested
+            else "Leave it out, or ask for it on the page /settings/sender-ids/; a default is chosen there, too."
         )
+        super().__init__(f"The sender ID {sender_id} is not approved for this user. {what_to_do}")
 
 
 class SenderIdKnown(DomainError):

@@ -36,7 +36,8 @@ def clean(sender_id: str, user: User) -> str:
             " that has been approved.",
             code="invalid_sender_id",
         )
-    raise SenderIdNotAllowed(sender_id)
+    waiting = SenderId.objects.filter(user=user.live_id, folded=fold(sender_id), state=State.REQUESTED)
+    raise SenderIdNotAllowed(sender_id, is_requested=waiting.exists())
 
 
 def is_allowed(sender_id: str, user: User) -> bool:

@@ -280,6 +280,7 @@ def _accept_again(entry: Outbox, quoted: Quote, request: idempotency.Request | N
             error_details=None,
             retry_count=F("retry_count") + 1,
             provider=routing.choose(entry, entry.attempt_count + 1),
+            scheduled_at=None,  # a message that is sent again is sent now
             due_at=quoted.as_of,
             expires_at=quoted.as_of + timedelta(minutes=entry.validity_minutes),
         )

@@ -352,6 +352,7 @@ class Notice(models.Model):
         indexes = [
             models.Index(fields=["-created_at"], name="notice_log"),
             models.Index(fields=["user", "-id"], name="notice_of_user"),
+            models.Index(fields=["ended_at"], condition=Q(ended_at__isnull=False), name="notice_over"),
             models.Index(fields=["email_due_at"], condition=Q(email_due_at__isnull=False), name="notice_to_email"),
         ]
 

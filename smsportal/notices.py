@@ -9,11 +9,13 @@ from django.db import transaction
 from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Greatest, Now
 
+from smsportal.chores import PURGE_BATCH
 from smsportal.models import Notice, NoticeSubject, User
 
 logger = logging.getLogger(__name__)
 
 GROUPED_FOR = timedelta(minutes=5)  # messages that fail one after the other are one e-mail
+KEPT_FOR = timedelta(days=90)
 BETWEEN_EMAILS = timedelta(hours=1)  # of one notice that keeps growing
 
 
@@ -95,6 +97,12 @@ def end_for_user(user_id: UUID, kind: str, about: str) -> None:
     Notice.objects.filter(user_id=user_id, kind=kind, about=about, ended_at=None).update(
         ended_at=Now(), email_due_at=None
     )
+
+
+def purge() -> int:
+    """Forget some notices that have been over for KEPT_FOR; returns how many."""
+    old = Notice.objects.filter(ended_at__lt=Now() - KEPT_FOR).order_by("ended_at")
+    return Notice.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:PURGE_BATCH])).delete()[0]
 
 
 def read(notice: Notice) -> None:

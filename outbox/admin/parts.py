@@ -31,7 +31,7 @@ def as_uuid(term: str) -> uuid.UUID | None:
 
 
 class ReasonForm(forms.Form):
-    reason = forms.CharField(max_length=200, help_text="Kept in each message's history, with your name.")
+    reason = forms.CharField(max_length=200, help_text="Kept in the history, with your name.")
 
 
 class ProviderFilter(admin.SimpleListFilter):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -73,6 +73,8 @@ class ProviderStateAdmin(LogAdmin):
             with transaction.atomic():
                 act(state.provider)
                 note(request, state, f"{verb}: {form.cleaned_data['reason']}")
+            done = "gets nothing until it is started again" if verb == "Stop" else "is tried with one message now"
+            messages.success(request, f"{verb}: {state.provider} {done}.")
             return HttpResponseRedirect(reverse("admin:outbox_providerstate_change", args=[state.provider]))
         context = {"opts": self.opts, "original": state, "title": f"{verb} {state.provider}", "form": form}
         context |= {**self.admin_site.each_context(request), "waiting": self.waiting(state), "stops": verb == "Stop"}

@@ -179,8 +179,9 @@ def replay(delivery: WebhookDelivery) -> None:
 
 
 def purge() -> int:
-    """Forget some deliveries that are done and older than KEPT_FOR; returns how many."""
-    old = WebhookDelivery.objects.filter(due_at=None, created_at__lt=Now() - KEPT_FOR).order_by("created_at")
+    """Forget some deliveries that are older than KEPT_FOR and done, or whose endpoint is disabled; returns how many."""
+    over = Q(due_at=None) | Q(endpoint__disabled_at__lt=Now() - KEPT_FOR)
+    old = WebhookDelivery.objects.filter(over, created_at__lt=Now() - KEPT_FOR).order_by("created_at")
     return WebhookDelivery.objects.filter(pk__in=list(old.values_list("pk", flat=True)[: chores.PURGE_BATCH])).delete()[
         0
     ]

@@ -89,7 +89,7 @@ OUR_ADMIN = {
 ADMIN_INSIDE = (DJANGO_ADMIN | OUR_ADMIN) - {"admin/login/", "admin/jsi18n/"}
 # Patterns that only lead on, or to "not found".
 CATCH_ALL = {
-    "admin/^(?P<app_label>" + "|".join(["axes", "smsportal", "auth", "billing", "outbox"]) + ")/$",
+    "admin/^(?P<app_label>" + "|".join(["smsportal", "axes", "auth", "billing", "outbox"]) + ")/$",
     "admin/(?P<url>.*)$",
 }
 ALL = sorted(ANYBODY | PROVIDERS | KEYS | USERS | STAFF | DJANGO_ADMIN | OUR_ADMIN)
