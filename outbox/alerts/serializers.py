@@ -33,7 +33,7 @@ class AlertSettingsSerializer(StrictSerializer):
         return value
 
     def validate_alertEmail(self, value: str) -> str:
-        return str(serializers.EmailField(allow_blank=True).run_validation(value))
+        return str(serializers.EmailField(allow_blank=True, trim_whitespace=False).run_validation(value))
 
     def to_internal_value(self, data: Any) -> Any:
         wrong = [name for name in ("failureAlerts", "emailAlerts") if not isinstance(data.get(name, True), bool)]

@@ -134,3 +134,14 @@ def test_of_forty_racing_resends_exactly_one_wins(failed, account):
     account.refresh_from_db()
     assert Outbox.objects.get().retry_count == 1
     assert (account.balance, account.held) == (Decimal(10), Decimal(1))
+
+
+def test_a_scheduled_message_that_was_cancelled_is_sent_at_once_when_it_is_sent_again(account, provider):
+    later = timezone.now() + timedelta(days=2)
+    entry = sending.send(account.user, recipient="+254711000001", text="x", scheduled_at=later)
+    sending.cancel(entry)
+
+    entry = sending.resend(Outbox.objects.get(pk=entry.pk))
+
+    assert entry.scheduled_at is None
+    assert entry.due_at < entry.expires_at < later

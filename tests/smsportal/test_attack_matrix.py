@@ -368,7 +368,12 @@ ATTACKS = [
         Attack("A78", at=name, method="PATCH", path="/api/alerts/settings", body=json.dumps({name: value}).encode())
         for name, value in (
             *(("lowBalanceThreshold", -1), ("lowBalanceThreshold", 10**12), ("lowBalanceThreshold", "many")),
-            *(("alertEmail", "a@example.com\nBcc: b@example.com"), ("alertEmail", "nobody"), ("maxRetries", 99)),
+            *(
+                ("alertEmail", "a@example.com\nBcc: b@example.com"),
+                ("alertEmail", "nobody"),
+                ("alertEmail", "\x1d"),
+                ("maxRetries", 99),
+            ),
         )
     ),
 ]

@@ -205,3 +205,14 @@ def test_a_letter_that_has_been_refused_for_months_is_tried_again_and_ends_no_wo
 
     due = Notice.objects.annotate(pause=F("email_due_at") - Now()).get()
     assert timedelta(minutes=59) < due.pause <= timedelta(hours=1)
+
+
+def test_notices_that_are_over_are_forgotten_after_three_months(reader):
+    for age, is_over in ((91, True), (89, True), (91, False)):
+        notices.tell_user(reader.pk, "test", str((age, is_over)), "Look at it.")
+        ended_at = Now() - timedelta(days=age) if is_over else None
+        Notice.objects.filter(about=str((age, is_over))).update(ended_at=ended_at)
+
+    assert notices.purge() == 1
+
+    assert Notice.objects.count() == 2

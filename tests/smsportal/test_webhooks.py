@@ -312,6 +312,8 @@ def test_old_deliveries_are_forgotten_and_waiting_ones_are_not(hook):
     assert deliveries.purge() == 1
 
     assert WebhookDelivery.objects.get() == waiting
+    WebhookEndpoint.objects.update(disabled_at=Now() - timedelta(days=31))
+    assert deliveries.purge() == 1
 
 
 def test_a_user_without_endpoints_costs_one_statement(account, django_assert_num_queries):
