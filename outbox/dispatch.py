@@ -195,6 +195,9 @@ class Dispatcher:
                 if idle and (draining or not self.stopping):
                     break
                 self._rest(busy=claimed > 0)
+        # The pool has let the chores under way end. What is not written here is done once more, after its lease.
+        with contextlib.suppress(DatabaseError):
+            self._chores.finish()
         if draining:
             logger.info("stopped: what waits stays in the queue; of unknown outcome: %d", len(self._calls))
 

@@ -1,7 +1,9 @@
 """Users' apps are told of what happened: signed, once it is committed, again and again until they say they have it."""
 
+import dataclasses
 import json
 import threading
+import time
 from datetime import timedelta
 from decimal import Decimal
 
@@ -364,3 +366,16 @@ def test_an_endpoint_is_not_removed_between_an_event_and_its_commit(account, api
     removing.join(30)
 
     assert not WebhookDelivery.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_being_told_when_the_worker_ends_is_not_told_again(account, provider, hook, mine, monkeypatch):
+    called = deliveries.CHORE.do
+    slow = dataclasses.replace(deliveries.CHORE, do=lambda delivery: (time.sleep(0.5), called(delivery))[1])
+    monkeypatch.setattr(deliveries, "CHORE", slow)
+    events.record_test(WebhookEndpoint.objects.get())
+
+    Dispatcher(concurrency=1).run(once=True)
+
+    assert WebhookDelivery.objects.get().delivered_at is not None
+    assert told(mine) == ["test"]
