@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 CONCURRENCY = 64  # calls at once to each provider, in one process
 POLL_S = 0.1  # how often an idle worker looks for work
+CHORES_S = 0.2  # how often it looks for webhooks, e-mails and look-ups
 SWEEP_S = 1.0  # how often it looks for what the clock has ended
 PURGE_S = 10.0
 LEASE_MARGIN_S = 15  # what a call may take on top of its provider's own limit, before its worker is taken for dead
@@ -161,7 +162,7 @@ class Dispatcher:
         self._audit = daily_audit.DailyAudit()
         self._heartbeat = workers.Heartbeat()
         self._tally = circuits.Tally()
-        self._sweep_at = self._purge_at = self._receipts_at = 0.0
+        self._sweep_at = self._purge_at = self._chores_at = self._receipts_at = 0.0
 
     def stop(self) -> None:
         self.stopping = True
@@ -296,23 +297,33 @@ class Dispatcher:
         self._apply_receipts()
         self._chores.finish()
         now = time.monotonic()
+        if now >= self._chores_at and not self.stopping:
+            self._chores_at = now + CHORES_S
+            self._chores.begin(pool)
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_S
-            for sweep in (outcomes.end_leases, outcomes.expire, outcomes.end_unknown, routing.reclaim, routing.divert):
-                with _kept_apart(sweep.__name__):
-                    if swept := sweep():
-                        logger.info("%s: %d", sweep.__name__, swept)
-            with _kept_apart("watch_unknown"):
-                notices.watch_unknown()
-            if not self.stopping:
-                self._chores.begin(pool)
-                self._audit.look()
+            self._sweep()
         if now >= self._purge_at:
-            self._purge_at = now + PURGE_S
-            for purge in (idempotency.purge, deliveries.purge, limits.purge, all_notices.purge):
-                with _kept_apart(f"{purge.__module__}.purge"):
-                    if purge() >= PURGE_BATCH:
-                        self._purge_at = now + SWEEP_S  # there is more
+            self._purge_at = now + (SWEEP_S if self._purge() else PURGE_S)
+
+    def _sweep(self) -> None:
+        for sweep in (outcomes.end_leases, outcomes.expire, outcomes.end_unknown, routing.reclaim, routing.divert):
+            with _kept_apart(sweep.__name__):
+                if swept := sweep():
+                    logger.info("%s: %d", sweep.__name__, swept)
+        with _kept_apart("watch_unknown"):
+            notices.watch_unknown()
+        if not self.stopping:
+            self._audit.look()
+
+    @staticmethod
+    def _purge() -> bool:
+        """Forget what is old; returns whether there is more of it."""
+        more = False
+        for purge in (idempotency.purge, deliveries.purge, limits.purge, all_notices.purge):
+            with _kept_apart(f"{purge.__module__}.purge"):
+                more = purge() >= PURGE_BATCH or more
+        return more
 
     def _apply_receipts(self) -> None:
         until = time.monotonic() + RECEIPTS_S  # of many, the rest next time: answers must be settled too

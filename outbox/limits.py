@@ -6,12 +6,14 @@ nothing new, does not count. What an account may spend in a day is counted with 
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 from django.conf import settings
+from django.db import Error as DatabaseError
 from django.db.models.functions import Now
 
-from outbox.exceptions import DuplicateMessage
+from outbox.exceptions import DuplicateMessage, NotPaid
 from outbox.models import Outbox
 from smsportal import notices, rates
 from smsportal.exceptions import RateLimited
@@ -25,11 +27,28 @@ IN_A_ROW = "numbers_in_a_row"
 NOTICE_STAYS = timedelta(days=1)
 
 
-def take(entry: Outbox, api_key_id: int | None) -> None:
-    """Take a place in every limit of a message, or in none. Raises RateLimited, DuplicateMessage."""
+@contextmanager
+def taken(entry: Outbox, api_key_id: int | None) -> Iterator[None]:
+    """Take a place in every limit of a message, or in none; give them back when it is not accepted after all.
+
+    Whoever is told to repeat a request must not be held up by its first try. A message that is logged for want of money
+    keeps its places. Raises RateLimited, DuplicateMessage.
+    """
     limits = [*_of_sender(entry.user, api_key_id), *_of_recipient(entry)]
     if settings.SMS_DUPLICATE_GUARD == "refuse" and entry._state.adding:
         limits.append(_same_text(entry))
+    _take(entry, limits)
+    try:
+        yield
+    except NotPaid:
+        raise
+    except Exception:
+        with suppress(DatabaseError):  # without a database they come back by themselves, in time
+            rates.give_back(limits)
+        raise
+
+
+def _take(entry: Outbox, limits: list[Limit]) -> None:
     try:
         rates.take(limits)
     except RateLimited as refusal:

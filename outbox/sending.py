@@ -127,8 +127,8 @@ def send(user: User, *, request: idempotency.Request | None = None, **draft: Unp
     entry, quoted = check(user, **draft)
     entry.request_fingerprint = request.fingerprint
     try:
-        limits.take(entry, request.api_key_id)
-        return _accept(quoted, request, first=entry)
+        with limits.taken(entry, request.api_key_id):
+            return _accept(quoted, request, first=entry)
     except (IntegrityError, RateLimited, DuplicateMessage):
         # Perhaps a rival was quicker with the same key or message id: what it made is the answer to this request too.
         request.refuse_repeated()
@@ -248,8 +248,8 @@ def resend(entry: Outbox, *, request: idempotency.Request | None = None) -> Outb
         request.refuse_repeated()
     quoted = quote_resend(entry)
     try:
-        limits.take(entry, request.api_key_id if request else None)
-        _accept_again(entry, quoted, request)
+        with limits.taken(entry, request.api_key_id if request else None):
+            _accept_again(entry, quoted, request)
     except InsufficientBalance as error:
         entry.refresh_from_db()
         raise NotPaid(error.message, entry, **error.members) from error

@@ -62,6 +62,21 @@ def take(limits: Sequence[Limit]) -> None:
     raise RateLimited(first.name, first.rule, max(1, math.ceil(max(waits.values()))))
 
 
+def give_back(limits: Sequence[Limit]) -> None:
+    """Undo a take() whose purpose was not reached."""
+    steps = {limit.bucket: limit.step_s for limit in limits}
+    with transaction.atomic(), connection.cursor() as cursor:
+        # Locked in the order of take().
+        cursor.execute("SELECT FROM smsportal_bucket WHERE key = ANY(%s) ORDER BY key FOR UPDATE", [list(steps)])
+        cursor.execute(
+            """
+            UPDATE smsportal_bucket AS bucket SET used_until = used_until - make_interval(secs => given.step)
+            FROM unnest(%s::uuid[], %s::float8[]) AS given (key, step) WHERE bucket.key = given.key
+            """,
+            [list(steps), list(steps.values())],
+        )
+
+
 def _take(limits: Sequence[Limit]) -> Collection[uuid.UUID]:
     """One statement: a row that has no place left is locked and not changed, and is missing in what comes back."""
     # In the same order for everybody: two that want the same buckets cannot deadlock.

@@ -49,7 +49,10 @@ class ProblemSerializer(serializers.Serializer):
     scope = serializers.CharField(required=False, help_text="With `scope_missing`: the scope that is needed.")
     outcome = serializers.CharField(required=False, allow_null=True, help_text="With `not_failed`: of the entry.")
     limit = serializers.ChoiceField(
-        choices=["perKey", "perUser", "perRecipient", "otpCoolDown", "perPrefix", "dailySpend", "perAddress"],
+        choices=[
+            *("perKey", "perUser", "perRecipient", "otpCoolDown", "perPrefix", "dailySpend"),
+            *("perAddress", "webhookTests"),
+        ],
         required=False,
         help_text="With `rate_limited`: which limit it was.",
     )

@@ -13,8 +13,8 @@ from uuid import UUID
 
 import requests
 from django.db import transaction
-from django.db.models import F, Q
-from django.db.models.functions import Now
+from django.db.models import Case, F, Q, QuerySet, When, Window
+from django.db.models.functions import Now, RowNumber
 from standardwebhooks import Webhook
 
 from smsportal import chores, notices
@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 TIMEOUT_S = 10.0
 LEASE_S = 30  # of one delivery: its time-out, and what a busy worker may need on top
 PLACES = 16  # deliveries at once in one process
-PLACES_OF_ONE = 4  # of them to one endpoint: a slow one must not keep the others waiting
+PLACES_OF_ENDPOINT = 4  # of them to one endpoint: a slow one must not keep the others waiting
+PLACES_OF_USER = 6  # nor one user, with however many endpoints and events, the other users
 # As the specification recommends: 3 days in all.
 PAUSES_S = [5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 14 * 3600, 20 * 3600, 24 * 3600]
 KEPT_FOR = timedelta(days=30)
@@ -43,6 +44,7 @@ class Delivery:
 
     id: UUID
     endpoint_id: UUID
+    user_id: UUID
     url: str
     secret: str
     body: str
@@ -63,22 +65,22 @@ class Answer:
 
 @transaction.atomic
 def claim(under_way: list[Delivery]) -> list[Delivery]:
-    """Take deliveries that are due, as many as there are places, and none of an endpoint that has its share."""
-    busy = Counter(delivery.endpoint_id for delivery in under_way)
+    """Take deliveries that are due, endpoint by endpoint in turn, and of no endpoint or user more than its share."""
+    of_endpoint = Counter(delivery.endpoint_id for delivery in under_way)
+    of_user = Counter(delivery.user_id for delivery in under_way)
     free = PLACES - len(under_way)
     if free <= 0:
         return []
-    due = (
-        WebhookDelivery.objects.filter(due_at__lte=Now(), endpoint__disabled_at=None)
-        .exclude(endpoint__in=[endpoint for endpoint, count in busy.items() if count >= PLACES_OF_ONE])
-        .select_related("endpoint")
-        .select_for_update(skip_locked=True, of=("self",))
-        .order_by("due_at", "pk")[: free * PLACES_OF_ONE]
-    )
     chosen: list[WebhookDelivery] = []
-    for delivery in due:
-        if len(chosen) < free and busy[delivery.endpoint_id] < PLACES_OF_ONE:
-            busy[delivery.endpoint_id] += 1
+    for delivery in _next(free, [user_id for user_id, count in of_user.items() if count >= PLACES_OF_USER]):
+        endpoint = delivery.endpoint
+        if (
+            len(chosen) < free
+            and of_endpoint[endpoint.pk] < PLACES_OF_ENDPOINT
+            and of_user[endpoint.user_id] < PLACES_OF_USER
+        ):
+            of_endpoint[endpoint.pk] += 1
+            of_user[endpoint.user_id] += 1
             chosen.append(delivery)
     WebhookDelivery.objects.filter(pk__in=[delivery.pk for delivery in chosen]).update(
         due_at=Now() + timedelta(seconds=LEASE_S), last_attempt_at=Now(), attempts=F("attempts") + 1
@@ -87,6 +89,7 @@ def claim(under_way: list[Delivery]) -> list[Delivery]:
         Delivery(
             delivery.pk,
             delivery.endpoint_id,
+            delivery.endpoint.user_id,
             delivery.endpoint.url,
             delivery.endpoint.secret,
             delivery.body,
@@ -94,6 +97,17 @@ def claim(under_way: list[Delivery]) -> list[Delivery]:
         )
         for delivery in chosen
     ]
+
+
+def _next(free: int, satisfied: list[UUID]) -> QuerySet[WebhookDelivery]:
+    """What is due of users that are not `satisfied`, locked: first the oldest of each endpoint, then the next."""
+    turn = Window(RowNumber(), partition_by=F("endpoint"), order_by=["due_at", "pk"])
+    due = WebhookDelivery.objects.filter(due_at__lte=Now(), endpoint__disabled_at=None)
+    due = due.exclude(endpoint__user__in=satisfied).annotate(turn=turn).filter(turn__lte=PLACES_OF_ENDPOINT)
+    order = list(due.order_by("turn", "due_at", "pk").values_list("pk", flat=True)[: free * PLACES_OF_ENDPOINT])
+    locked = WebhookDelivery.objects.filter(pk__in=order, due_at__lte=Now()).select_related("endpoint")
+    in_turn = Case(*(When(pk=pk, then=number) for number, pk in enumerate(order)), default=0)
+    return locked.select_for_update(skip_locked=True, of=("self",)).order_by(in_turn)
 
 
 @cache
@@ -135,8 +149,8 @@ def finish(delivery: Delivery, answer: Answer) -> None:
     if answer.is_good:
         mine.update(**facts, delivered_at=Now(), due_at=None)
     elif answer.status == GONE:
-        mine.update(**facts, due_at=None)
-        disable(delivery.endpoint_id, "It answered 410 Gone.")
+        if mine.update(**facts, due_at=None):
+            disable(delivery.endpoint_id, "It answered 410 Gone.")
     elif delivery.attempt > len(PAUSES_S):
         if mine.update(**facts, due_at=None):
             disable(delivery.endpoint_id, "It could not be told of an event for three days.")

@@ -12,6 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from smsportal import rates
 from smsportal.api import examples
 from smsportal.api.authentication import caller
 from smsportal.api.pagination import KeysetPagination
@@ -30,6 +31,7 @@ from smsportal.webhooks.serializers import (
 )
 
 MAX_ENDPOINTS = 10
+TRIES_PER_MINUTE = 30
 
 
 def about_webhook(pointer: str) -> dict[str, dict[str, str]]:
@@ -46,6 +48,12 @@ REPLAY_FIRST = {"replayWebhookDelivery": SAME_WEBHOOK | {"deliveryId": "/results
 
 class TooManyWebhooks(DomainError):
     code = "too_many_webhooks"
+
+
+def take_a_try(request: Request) -> None:
+    """Tests and replays are for people, not for loops. Raises RateLimited."""
+    rule = f"At most {TRIES_PER_MINUTE} tests and replays of webhooks a minute."
+    rates.take([rates.Limit("webhookTests", str(caller(request).pk), TRIES_PER_MINUTE, 60, rule)])
 
 
 def endpoint_or_404(request: Request, webhook_id: str) -> WebhookEndpoint:
@@ -169,7 +177,9 @@ class TestWebhookView(APIView):
     )
     def post(self, request: Request, webhookId: str) -> Response:
         """Queue an event of type `test` for it."""
-        delivery = events.record_test(endpoint_or_404(request, webhookId))
+        endpoint = endpoint_or_404(request, webhookId)
+        take_a_try(request)
+        delivery = events.record_test(endpoint)
         delivery.refresh_from_db()
         return Response(DeliverySerializer(delivery).data, status=status.HTTP_201_CREATED)
 
@@ -220,6 +230,7 @@ class ReplayView(APIView):
             delivery = endpoint_or_404(request, webhookId).deliveries.get(pk=uuid.UUID(deliveryId))
         except (ValueError, WebhookDelivery.DoesNotExist):
             raise Http404 from None
+        take_a_try(request)
         deliveries.replay(delivery)
         delivery.refresh_from_db()
         return Response(DeliverySerializer(delivery).data)

@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
+from django.db import OperationalError
 from django.db.models import F
 from django.test import Client
 from django.urls import reverse
@@ -420,3 +421,19 @@ def test_nothing_is_left_in_the_table_of_limits_that_does_nothing(rich):
     limits.purge()
 
     assert not Bucket.objects.exists()
+
+
+def test_a_message_that_is_not_accepted_after_all_gives_its_places_back(account, provider, settings, monkeypatch):
+    settings.SMS_DUPLICATE_GUARD, settings.SMS_OTP_COOL_DOWN_S = "refuse", 60
+    message = {"recipient": "+254711000001", "text": "Your code is 4321", "tags": ["OTP"]}
+
+    def away(*args, **kwargs):
+        raise OperationalError("the account is locked")
+
+    with monkeypatch.context() as trouble, pytest.raises(OperationalError):
+        trouble.setattr(ledger, "hold", away)
+        sending.send(account.user, **message)
+
+    assert sending.send(account.user, **message).status == "pending"
+    with pytest.raises((DuplicateMessage, RateLimited)):
+        sending.send(account.user, **message)

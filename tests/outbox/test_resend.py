@@ -144,4 +144,5 @@ def test_a_scheduled_message_that_was_cancelled_is_sent_at_once_when_it_is_sent_
     entry = sending.resend(Outbox.objects.get(pk=entry.pk))
 
     assert entry.scheduled_at is None
-    assert entry.due_at < entry.expires_at < later
+    assert entry.expires_at < later
+    assert Outbox.objects.due().get() == entry

@@ -71,7 +71,7 @@ def test_a_public_url_is_taken_as_it_is(url):
 
 
 def delivery(url):
-    return Delivery("0", "0", url, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "{}", 1)
+    return Delivery("0", "0", "0", url, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "{}", 1)
 
 
 def test_a_name_that_leads_to_us_by_the_time_of_the_call_is_not_connected_to(monkeypatch):

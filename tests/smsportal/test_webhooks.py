@@ -189,12 +189,35 @@ def test_one_that_hangs_is_over_after_its_time_and_keeps_no_other_waiting(accoun
 
     claimed = deliveries.claim([])
     shares = [sum(one.endpoint_id == endpoint for one in claimed) for endpoint in {one.endpoint_id for one in claimed}]
-    assert sorted(shares) == [1, deliveries.PLACES_OF_ONE]
+    assert sorted(shares) == [1, deliveries.PLACES_OF_ENDPOINT]
     answer = deliveries.tell(claimed[0])
     over.set()
 
     assert answer.status is None
     assert "No answer within" in str(answer.error)
+
+
+def test_one_users_flood_keeps_no_other_waiting(account, api, hook, mine, client_of):
+    for _ in range(3):
+        api.post(WEBHOOKS, {"url": mine.url})
+    for endpoint in WebhookEndpoint.objects.all():
+        for _ in range(40):
+            events.record_test(endpoint)
+    client_of(UserFactory()).post(WEBHOOKS, {"url": mine.url})
+    other = events.record_test(WebhookEndpoint.objects.exclude(user=account.user).get())
+
+    claimed = deliveries.claim([])
+
+    assert other.pk in {one.id for one in claimed}
+    assert len(claimed) == deliveries.PLACES_OF_USER + 1
+    assert deliveries.claim(claimed) == []
+
+
+def test_tests_and_replays_are_for_people_and_not_for_loops(api, hook):
+    answers = [api.post(f"{WEBHOOKS}/{hook['webhookId']}/test") for _ in range(31)]
+
+    assert [answer.status_code for answer in answers] == [201] * 30 + [429]
+    assert answers[-1].json()["limit"] == "webhookTests"
 
 
 @pytest.mark.django_db(transaction=True)
