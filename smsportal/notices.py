@@ -6,8 +6,8 @@ from datetime import timedelta
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F, Q
-from django.db.models.functions import Coalesce, Greatest, Now
+from django.db.models import DateTimeField, Max, Q, Value
+from django.db.models.functions import Greatest, Now
 
 from smsportal.chores import PURGE_BATCH
 from smsportal.models import Notice, NoticeSubject, User
@@ -73,12 +73,17 @@ def _open(user_id: UUID, kind: str, about: str, text: str, level: Notice.Level) 
 
 
 def _email_in(notice: Notice, delay: timedelta) -> None:
-    """Let an e-mail be sent, unless one is to be sent already or the user wants none."""
+    """Let an e-mail be sent, unless one is to be sent already or the user wants none.
+
+    However often something ends and begins anew, of one kind there is one e-mail in BETWEEN_EMAILS.
+    """
     wants_it = User.objects.filter(~Q(alert_email="", email=""), notices=notice, email_alerts=True)
-    if wants_it.exists():
-        Notice.objects.filter(pk=notice.pk, email_due_at=None).update(
-            email_due_at=Greatest(Now() + delay, Coalesce(F("emailed_at") + BETWEEN_EMAILS, Now()))
-        )
+    if not wants_it.exists():
+        return
+    alike = Notice.objects.filter(user=notice.user_id, kind=notice.kind, about=notice.about)
+    last = alike.aggregate(last=Max("emailed_at"))["last"]
+    due_at = Now() + delay if last is None else Greatest(Now() + delay, Value(last + BETWEEN_EMAILS, DateTimeField()))
+    Notice.objects.filter(pk=notice.pk, email_due_at=None).update(email_due_at=due_at)
 
 
 @transaction.atomic(savepoint=False)

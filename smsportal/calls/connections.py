@@ -144,19 +144,19 @@ class _Response(http.client.HTTPResponse):
 # --- connections ------------------------------------------------------------------------------------------------------
 
 
-def _look_up(host: str, port: int) -> list[tuple[Any, ...]]:
-    """getaddrinfo() within the deadline: it takes no timeout itself, so a thread waits for it. New connections only."""
+def look_up(host: str, port: int, seconds: float) -> list[tuple[Any, ...]]:
+    """getaddrinfo() within `seconds`; it takes no timeout itself, so a thread waits. Raises OSError, UnicodeError."""
     found: queue.SimpleQueue[list[tuple[Any, ...]] | Exception] = queue.SimpleQueue()
 
-    def look_up() -> None:
+    def ask() -> None:
         try:
             found.put(list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
         except (OSError, UnicodeError) as error:
             found.put(error)
 
-    threading.Thread(target=look_up, name="look-up", daemon=True).start()
+    threading.Thread(target=ask, name="look-up", daemon=True).start()
     try:
-        answer = found.get(timeout=_call().left())
+        answer = found.get(timeout=seconds)
     except queue.Empty:
         raise TimeoutError from None
     if isinstance(answer, Exception):
@@ -173,7 +173,7 @@ class _Bounded(HTTPConnection):
     def _new_conn(self) -> socket.socket:
         call = _call()
         call.trouble = "its name could not be resolved"
-        found = _look_up(self._dns_host, self.port)
+        found = look_up(self._dns_host, self.port, call.left())
         # Asked of the very addresses that are connected to: a name may lead elsewhere the next time it is asked.
         addresses = [one for one in found if call.may_connect(one[4][0])]
         call.trouble = "it could not be connected to" if addresses else "its name leads to an address of no public host"

@@ -4,13 +4,15 @@ Asked when an address is given, and again of the very IP address that is connect
 """
 
 import ipaddress
-import socket
 from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
 
+from smsportal.calls.connections import look_up
+
 MAX_LENGTH = 2000
+LOOK_UP_S = 3.0  # a name server of a stranger's own must not hold a thread of ours
 PORTS = {None, 80, 443, 8080, 8443}
 # Networks that carry an IPv4 address inside an IPv6 one, which may be anything.
 _CARRIERS = [
@@ -63,7 +65,7 @@ def clean_url(url: str) -> str:
 
 def _refuse_private(host: str, port: int) -> None:
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = look_up(host, port, LOOK_UP_S)
     except (OSError, UnicodeError):
         raise _invalid("The host's name cannot be resolved.") from None
     if not all(may_connect(str(one[4][0])) for one in found):

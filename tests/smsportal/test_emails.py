@@ -114,6 +114,20 @@ def test_what_fails_after_a_letter_is_in_the_next_an_hour_later(reader, mailbox)
     assert "2 messages:" in text_of(mailbox.letters[1])
 
 
+def test_what_ends_and_begins_again_and_again_is_one_letter_an_hour(reader, mailbox):
+    for _ in range(5):
+        notices.tell_user(reader.pk, "balance.low", "", "Low.")
+        send_all()
+        notices.end_for_user(reader.pk, "balance.low", "")
+    assert len(mailbox.letters) == 1
+
+    Notice.objects.filter(emailed_at__isnull=False).update(emailed_at=Now() - timedelta(hours=1))
+    notices.tell_user(reader.pk, "balance.low", "", "Low.")
+    send_all()
+
+    assert len(mailbox.letters) == 2
+
+
 def test_what_is_over_or_read_before_the_letter_goes_is_not_sent(reader, mailbox):
     notices.tell_user(reader.pk, "balance.low", "", "Low.")
     notices.end_for_user(reader.pk, "balance.low", "")

@@ -1,6 +1,7 @@
 """Nobody has us call what is not public: neither by the address he gives nor by where its name leads later."""
 
 import socket
+import threading
 
 import pytest
 import requests
@@ -63,6 +64,18 @@ def test_a_public_address_is_one(address):
 def test_a_url_that_leads_elsewhere_than_to_a_public_https_server_is_refused(url):
     with pytest.raises(ValidationError):
         addresses.clean_url(url)
+
+
+def test_a_name_server_that_hangs_holds_nobody_up(monkeypatch):
+    monkeypatch.setattr(addresses, "LOOK_UP_S", 0.05)
+    over = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: over.wait(30) and [])
+
+    with pytest.raises(ValidationError, match="cannot be resolved"):
+        addresses.clean_url("https://slow.example/")
+
+    assert not over.is_set()
+    over.set()
 
 
 @pytest.mark.parametrize("url", ["https://1.1.1.1/hook?a=b", "https://1.1.1.1:8443/", "https://[2606:4700::1111]/"])
