@@ -75,7 +75,7 @@ def test_a_dispatcher_that_wakes_after_its_leases_writes_nothing_but_ids_and_sen
     assert not Attempt.objects.filter(outbox__in=not_begun).exclude(outcome="unknown").exists()
     # What only our own machine is to blame for is not counted twice, nor held against the provider.
     assert dict(AttemptCount.objects.values_list("outcome", "attempts")) == {"unknown": 8, "accepted": 2}
-    assert ProviderState.objects.get().circuit == "closed"
+    assert set(ProviderState.objects.values_list("circuit", flat=True)) == {"closed"}
     assert list(audit.broken()) == []
 
 
