@@ -84,7 +84,7 @@ def test_killed_before_the_commit_nothing_exists_and_the_same_request_makes_it(r
     running.start()
 
     assert running.post(BODY, **key).status_code == 201
-    assert running.manage("audit") == "The books are right.\n"
+    assert "the books are right" in running.manage("audit")
 
 
 def test_of_forty_racing_requests_with_one_key_one_is_sent(running):
@@ -111,7 +111,7 @@ def test_of_forty_racing_requests_with_one_key_one_is_sent(running):
     assert strangers.status_code == 201
     running.manage("dispatch", "--once")
     assert (rows(running, "outbox_outbox"), rows(running, "outbox_attempt")) == (2, 2)
-    assert running.manage("audit") == "The books are right.\n"
+    assert "the books are right" in running.manage("audit")
 
 
 def test_whatever_was_answered_before_a_kill_is_there_and_a_repetition_doubles_nothing(running):
@@ -152,4 +152,4 @@ def test_whatever_was_answered_before_a_kill_is_there_and_a_repetition_doubles_n
     assert sorted(kept) == sorted(promised.items())
     assert rows(running, "outbox_outbox") == len(promised)
     assert max(Counter(promised.values()).values()) == 1
-    assert running.manage("audit") == "The books are right.\n"
+    assert "the books are right" in running.manage("audit")

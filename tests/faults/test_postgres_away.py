@@ -78,7 +78,7 @@ def test_postgres_stopped_in_a_burst_costs_no_message_and_no_patience(running):
         ((twice,),) = database.execute("SELECT COUNT(*) FROM outbox_attempt WHERE number > 1").fetchall()
     assert sorted(kept) == sorted(burst.promised.items())
     assert (unsettled, twice) == (0, 0)
-    assert running.manage("audit") == "The books are right.\n"
+    assert "the books are right" in running.manage("audit")
 
 
 def test_a_database_that_is_only_to_be_read_is_a_503_and_sends_nothing(running):
@@ -110,4 +110,4 @@ def test_a_database_that_is_only_to_be_read_is_a_503_and_sends_nothing(running):
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "2")
     assert (untouched["status"], untouched["attempts"]) == ("pending", [])
     assert running.post(body).status_code == 201
-    assert running.manage("audit") == "The books are right.\n"
+    assert "the books are right" in running.manage("audit")
