@@ -5,6 +5,9 @@ from typing import Any
 
 from django.db import connection
 
+from billing.models import Account
+from smsportal.models import User
+
 # Of a thousand messages: how many lived so, how the message stands, and the acceptances it has had. Each of those has
 # the outcomes of its attempts (null: under way) and what ended its hold (null: nothing yet).
 SENT = {"status": "sent", "charge_status": "charged"}
@@ -39,12 +42,6 @@ CREATE TEMP TABLE story ON COMMIT DROP AS
         acceptances jsonb
     );
 
-INSERT INTO smsportal_user (id, username, password, first_name, last_name, email, is_superuser, is_staff, is_active,
-                            date_joined, default_sender_id)
-    SELECT gen_random_uuid(), 'business' || number, '', '', '', '', false, false, true, now() - interval '1 year', ''
-    FROM generate_series(1, %(users)s) AS number;
-INSERT INTO billing_account (user_id, currency, balance, held, credit_limit)
-    SELECT id, 'KES', 0, 0, 100 FROM smsportal_user ORDER BY id;
 INSERT INTO billing_price (user_id, prefix, price_per_segment, currency, effective_from, reason)
     VALUES (NULL, '', 2.5, 'KES', now() - interval '1 year', 'first list'),
            (NULL, '254', 0.8, 'KES', now() - interval '1 year', 'first list'),
@@ -91,7 +88,7 @@ ANALYZE attempt;
 INSERT INTO outbox_outbox (id, user_id, recipient, text, sender_id, message_id, request_fingerprint, encoding, segments,
         price_per_segment, total_cost, currency, charge_status, status, outcome, delivery_status, error_code,
         error_details, created_at, due_at, expires_at, validity_minutes, provider, last_attempt_at, sent_at,
-        delivered_at, retry_count, max_retries, attempt_count, priority, tags)
+        delivered_at, retry_count, max_retries, attempt_count, priority, tags, is_test)
     SELECT message.id, user_id, recipient, repeat('Your parcel is on its way. ', 1 + 5 * (segments - 1)), 'MYBRAND',
            'order-' || n, md5(n::text), 'GSM-7', segments, price, segments * price, 'KES', charge_status, status,
            outcome, delivery_status, error_code, error_code, message.at,
@@ -100,7 +97,7 @@ INSERT INTO outbox_outbox (id, user_id, recipient, text, sender_id, message_id, 
            message.at + interval '1 day', 1440, 'acme', handed.last_at, handed.accepted_at,
            CASE WHEN delivery_status = 'delivered' THEN message.at + interval '9 minutes' END,
            resends, 3, COALESCE(handed.attempts, 0), (n %% 10 = 0)::int,
-           CASE WHEN n %% 3 = 0 THEN ARRAY['orders', 'shop' || n %% 100] ELSE '{}' END
+           CASE WHEN n %% 3 = 0 THEN ARRAY['orders', 'shop' || n %% 100] ELSE '{}' END, FALSE
     FROM message LEFT JOIN (
         SELECT id, COUNT(*) AS attempts, MAX(at) AS last_at, bool_or(outcome IS NULL) AS open,
                MIN(at) FILTER (WHERE outcome = 'accepted') AS accepted_at
@@ -165,6 +162,8 @@ def write(messages: int, users: int = 50) -> None:
     for weight, message, acceptances in STORIES:
         stories.append(message | {"first": first, "beyond": first + weight, "acceptances": acceptances})
         first += weight
+    businesses = User.objects.bulk_create(User(username=f"business{number}") for number in range(users))
+    Account.objects.bulk_create(Account(user=user, currency="KES", credit_limit=100) for user in businesses)
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL statement_timeout = 0")
         cursor.execute("SET LOCAL work_mem = '256MB'")

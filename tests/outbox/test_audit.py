@@ -20,6 +20,7 @@ from outbox.models import Attempt, Outbox
 from outbox.providers.base import Accepted, DeliveryReceipt, OutcomeUnknown, Rejected, Unavailable
 from outbox.providers.locmem import Provider as LocmemProvider
 from smsportal.exceptions import DomainError
+from tests.benchmarks import history as long_past
 from tests.factories import UserFactory
 from tests.outbox.attempts import hand_over, lose_answer
 from tests.threads import at_once
@@ -67,6 +68,13 @@ def history(account):
 
 
 def test_honest_books_are_right(history):
+    assert list(audit.broken()) == []
+
+
+def test_the_long_past_of_the_benchmarks_is_right(db):
+    long_past.write(500)
+
+    assert Outbox.objects.count() == 500
     assert list(audit.broken()) == []
 
 
