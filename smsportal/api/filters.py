@@ -12,8 +12,8 @@ from rest_framework.exceptions import ValidationError
 
 from smsportal.instants import parse_instant
 
-# Text that is not blank, without NUL, which no text in the database has.
-STORABLE = {"type": "string", "pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$"}
+# Text that is not blank, without NUL, which no text in the database has. Python strips more than ECMA's \s names.
+STORABLE = {"type": "string", "pattern": r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$"}
 
 
 class InstantField(forms.Field):
