@@ -400,6 +400,21 @@ def test_the_log_is_newest_first_in_pages_that_join_without_gap_or_overlap(api, 
     assert set(page) == {"next", "previous", "results"}
 
 
+def test_what_comes_and_goes_while_somebody_reads_moves_no_page(api, account):
+    entries = [sending.send(account.user, recipient="+254711000001", text="x") for _ in range(6)]
+    ids = [str(entry.pk) for entry in reversed(entries)]
+    first = api.get(f"{LIST}?pageSize=2").json()
+    assert [entry["outboxId"] for entry in first["results"]] == ids[:2]
+
+    sending.send(account.user, recipient="+254711000001", text="newer")
+    for gone in (ids[1], ids[2]):  # the last that was read, and the next that was to be
+        Outbox.objects.filter(pk=gone).delete()
+
+    second = api.get(first["next"]).json()
+    third = api.get(second["next"]).json()
+    assert [entry["outboxId"] for page in (second, third) for entry in page["results"]] == ids[3:]
+
+
 @pytest.mark.parametrize(
     "query",
     [

@@ -431,3 +431,19 @@ def test_the_command_rotates_no_other_users_key(user):
 
     with pytest.raises(CommandError):
         make("brian", "--replaces", old[:12])
+
+
+def test_a_key_is_revoked_by_command_at_once_and_only_the_one_that_is_meant(user, capsys):
+    key, secret = ApiKey.issue(user, "shop")
+    _, other = ApiKey.issue(user, "other")
+    tested, test_secret = ApiKey.issue(user, "trial", is_test=True)
+
+    for words in ((user.username, "sms_nothing0"), ("nobody", key.hint)):
+        with pytest.raises(CommandError, match="0 keys|no user"):
+            call_command("revoke_api_key", *words)
+    call_command("revoke_api_key", user.username, f"{key.hint}…")
+    call_command("revoke_api_key", user.username, key.hint)
+    call_command("revoke_api_key", user.username, tested.hint)
+
+    assert "It was revoked before." in capsys.readouterr().out
+    assert [status_with(one) for one in (secret, other, test_secret)] == [401, 200, 401]
