@@ -439,7 +439,7 @@ def test_a_key_is_revoked_by_command_at_once_and_only_the_one_that_is_meant(user
     tested, test_secret = ApiKey.issue(user, "trial", is_test=True)
 
     for words in ((user.username, "sms_nothing0"), ("nobody", key.hint)):
-        with pytest.raises(CommandError, match="0 keys|no user"):
+        with pytest.raises(CommandError, match=r"0 keys|no user"):
             call_command("revoke_api_key", *words)
     call_command("revoke_api_key", user.username, f"{key.hint}…")
     call_command("revoke_api_key", user.username, key.hint)
