@@ -14,7 +14,7 @@ from psycopg.errors import LockNotAvailable
 
 from outbox.exceptions import IdempotencyKeyReused, InFlight
 from outbox.models import IdempotencyKey, Outbox
-from smsportal.chores import PURGE_BATCH
+from smsportal.chores import forget
 from smsportal.models import User
 
 KEPT_FOR = timedelta(hours=48)  # we promise 24
@@ -80,5 +80,4 @@ def fingerprint(operation: str, body: dict[str, Any]) -> str:
 
 def purge() -> int:
     """Forget some keys that are older than we promise to keep them; returns how many."""
-    old = IdempotencyKey.objects.filter(created_at__lt=Now() - KEPT_FOR).order_by("created_at")
-    return IdempotencyKey.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:PURGE_BATCH])).delete()[0]
+    return forget(IdempotencyKey.objects.filter(created_at__lt=Now() - KEPT_FOR).order_by("created_at"))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from django.db import Error as DatabaseError
+from django.db.models import QuerySet
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +19,13 @@ PURGE_BATCH = 5_000  # rows forgotten in one statement, which must be over long 
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+
+def forget(old: QuerySet[Any]) -> int:
+    """Delete the first PURGE_BATCH of these rows; returns how many rows went, those that hang on them included."""
+    first = list(old.values_list("pk", flat=True)[:PURGE_BATCH])
+    gone: int = old.model._default_manager.filter(pk__in=first).delete()[0]
+    return gone
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.models import DateTimeField, Max, Q, Value
 from django.db.models.functions import Greatest, Now
 
-from smsportal.chores import PURGE_BATCH
+from smsportal.chores import forget
 from smsportal.models import Notice, NoticeSubject, User
 
 logger = logging.getLogger(__name__)
@@ -106,8 +106,7 @@ def end_for_user(user_id: UUID, kind: str, about: str) -> None:
 
 def purge() -> int:
     """Forget some notices that have been over for KEPT_FOR; returns how many."""
-    old = Notice.objects.filter(ended_at__lt=Now() - KEPT_FOR).order_by("ended_at")
-    return Notice.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:PURGE_BATCH])).delete()[0]
+    return forget(Notice.objects.filter(ended_at__lt=Now() - KEPT_FOR).order_by("ended_at"))
 
 
 def read(notice: Notice) -> None:

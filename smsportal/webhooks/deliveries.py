@@ -195,10 +195,7 @@ def replay(delivery: WebhookDelivery) -> None:
 def purge() -> int:
     """Forget some deliveries that are older than KEPT_FOR and done, or whose endpoint is disabled; returns how many."""
     over = Q(due_at=None) | Q(endpoint__disabled_at__lt=Now() - KEPT_FOR)
-    old = WebhookDelivery.objects.filter(over, created_at__lt=Now() - KEPT_FOR).order_by("created_at")
-    return WebhookDelivery.objects.filter(pk__in=list(old.values_list("pk", flat=True)[: chores.PURGE_BATCH])).delete()[
-        0
-    ]
+    return chores.forget(WebhookDelivery.objects.filter(over, created_at__lt=Now() - KEPT_FOR).order_by("created_at"))
 
 
 CHORE = Chore("webhooks", PLACES, claim, tell, finish)

@@ -21,7 +21,7 @@ def record(event: str, user_ids: Iterable[UUID], facts: Callable[[], Iterable[Fa
     endpoints = _listening(event, set(user_ids))
     if not endpoints:
         return 0
-    moment = database_now().astimezone(UTC).isoformat().replace("+00:00", "Z")
+    moment = _moment()
     deliveries = [
         WebhookDelivery(endpoint=endpoint, event=event, body=_body(event, moment, data))
         for user_id, data in facts()
@@ -44,8 +44,11 @@ def _listening(event: str, user_ids: set[UUID]) -> list[WebhookEndpoint]:
 
 def record_test(endpoint: WebhookEndpoint) -> WebhookDelivery:
     """Queue an event that says nothing, for the user to try his receiver."""
-    moment = database_now().astimezone(UTC).isoformat().replace("+00:00", "Z")
-    return WebhookDelivery.objects.create(endpoint=endpoint, event="test", body=_body("test", moment, {}))
+    return WebhookDelivery.objects.create(endpoint=endpoint, event="test", body=_body("test", _moment(), {}))
+
+
+def _moment() -> str:
+    return database_now().astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _body(event: str, moment: str, data: dict[str, Any]) -> str:
